@@ -1,0 +1,1 @@
+"""The vocabulary of Tacit and its models. Imports no other package of this project."""

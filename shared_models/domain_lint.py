@@ -1,0 +1,149 @@
+"""The lint of a domain's wording: `tacit-fleet domain check DIR`, or `python -m shared_models.domain_lint DIR`.
+
+It keeps an evaluation honest: sentences that differ only in a slot, or barely, would let test wording leak into training.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from shared_models.domain import Domain, load_domain
+from shared_models.errors import DomainError
+
+MAX_JACCARD = 0.6
+MIN_SEEDS = 10
+_TIMES = (
+    "january february march april may june july august september october november december "
+    "jan feb mar apr jun jul aug sep sept oct nov dec monday tuesday wednesday thursday friday saturday sunday "
+    "mon tue wed thu fri sat sun today tomorrow tonight yesterday weekend easter christmas spring summer autumn winter"
+).split()
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    text: str
+    intent: str
+    part: str
+    """`seeds`, `train`, `test`, `calibration` or `oos_test`."""
+
+
+def lint_domain(domain: Domain) -> list[str]:
+    """All that is wrong with the domain's wording, one line each; empty if it may be used."""
+    sentences = list(_sentences(domain))
+    return [
+        *_few_seeds(domain),
+        *_missing_templates(domain),
+        *_shared_skeletons(sentences, domain.places),
+        *_near_duplicates(sentences),
+    ]
+
+
+def skeleton(text: str, places: frozenset[str]) -> tuple[str, ...]:
+    """The sentence with its slots masked: places, times, and everything with a digit."""
+    words = [word.lower() for word in _WORD.findall(text)]
+    masked: list[str] = []
+    position = 0
+    while position < len(words):
+        for width in (3, 2, 1):
+            if " ".join(words[position : position + width]) in places:
+                break
+        else:
+            width = 1
+            word = words[position]
+            if not (word in _TIMES or any(character.isdigit() for character in word)):
+                masked.append(word)
+                position += 1
+                continue
+        if not masked or masked[-1] != "<slot>":
+            masked.append("<slot>")
+        position += width
+    return tuple(masked)
+
+
+def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
+    return len(a & b) / max(1, len(a | b))
+
+
+def character_grams(text: str, size: int = 4) -> frozenset[str]:
+    padded = f" {' '.join(text.lower().split())} "
+    return frozenset(padded[start : start + size] for start in range(max(1, len(padded) - size + 1)))
+
+
+def _sentences(domain: Domain) -> Iterator[Sentence]:
+    for spec in domain.intents:
+        yield from (Sentence(text, spec.name, "seeds") for text in spec.seeds)
+        yield from (Sentence(item.text, spec.name, "train") for item in spec.train)
+        yield from (Sentence(item.text, spec.name, "test") for item in spec.test)
+    yield from (Sentence(text, "out_of_scope", "calibration") for text in domain.out_of_scope_calibration)
+    yield from (Sentence(text, "out_of_scope", "oos_test") for text in domain.out_of_scope_test)
+
+
+def _few_seeds(domain: Domain) -> Iterator[str]:
+    for spec in domain.intents:
+        if len(spec.seeds) < MIN_SEEDS:
+            yield f"{spec.name}: {len(spec.seeds)} seed phrases, at least {MIN_SEEDS} are needed for a useful start"
+
+
+def _missing_templates(domain: Domain) -> Iterator[str]:
+    for name in (*domain.labels, "out_of_scope", "unsure"):
+        if not domain.templates.get(name):
+            yield f"{name}: no reply in templates.yaml"
+
+
+def _shared_skeletons(sentences: list[Sentence], places: tuple[str, ...]) -> Iterator[str]:
+    known = frozenset(place.lower() for place in places)
+    seen: dict[tuple[str, ...], Sentence] = {}
+    for sentence in sentences:
+        key = skeleton(sentence.text, known)
+        first = seen.setdefault(key, sentence)
+        if first is not sentence:
+            yield (
+                f"{sentence.intent} ({sentence.part}): {sentence.text!r} has the skeleton of "
+                f"{first.text!r} in {first.intent} ({first.part})"
+            )
+
+
+def _near_duplicates(sentences: list[Sentence]) -> Iterator[str]:
+    by_intent: dict[str, list[tuple[Sentence, frozenset[str]]]] = defaultdict(list)
+    for sentence in sentences:
+        by_intent[sentence.intent].append((sentence, character_grams(sentence.text)))
+    for group in by_intent.values():
+        for index, (sentence, grams) in enumerate(group):
+            for other, other_grams in group[:index]:
+                if (overlap := jaccard(grams, other_grams)) > MAX_JACCARD:
+                    yield (
+                        f"{sentence.intent}: {sentence.text!r} ({sentence.part}) and {other.text!r} ({other.part}) "
+                        f"share {overlap:.2f} of their character 4-grams, at most {MAX_JACCARD} is allowed"
+                    )
+    yield from _leaks_across_intents(by_intent)
+
+
+def _leaks_across_intents(by_intent: dict[str, list[tuple[Sentence, frozenset[str]]]]) -> Iterator[str]:
+    """A test sentence may not stand, nearly, in any other intent's public or training wording either."""
+    everything = [pair for group in by_intent.values() for pair in group]
+    tests = [pair for pair in everything if pair[0].part in ("test", "oos_test")]
+    others = [pair for pair in everything if pair[0].part not in ("test", "oos_test")]
+    for sentence, grams in tests:
+        for other, other_grams in others:
+            if other.intent != sentence.intent and jaccard(grams, other_grams) > MAX_JACCARD:
+                yield f"{sentence.intent}: test {sentence.text!r} nearly stands in {other.intent}: {other.text!r}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print what is wrong; exit 1 if anything is."""
+    (folder,) = arguments or sys.argv[1:]
+    try:
+        findings = lint_domain(load_domain(folder))
+    except DomainError as error:
+        findings = [str(error)]
+    print("\n".join(findings) or f"{folder}: nothing to mend")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

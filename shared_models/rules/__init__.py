@@ -1,0 +1,1 @@
+"""Rules that the central side writes and every device applies."""
