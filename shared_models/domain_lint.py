@@ -16,11 +16,57 @@ from shared_models.errors import DomainError
 
 MAX_JACCARD = 0.6
 MIN_SEEDS = 10
-_TIMES = (
-    "january february march april may june july august september october november december "
-    "jan feb mar apr jun jul aug sep sept oct nov dec monday tuesday wednesday thursday friday saturday sunday "
-    "mon tue wed thu fri sat sun today tomorrow tonight yesterday weekend easter christmas spring summer autumn winter"
-).split()
+_TIMES = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+    "jan",
+    "feb",
+    "mar",
+    "apr",
+    "jun",
+    "jul",
+    "aug",
+    "sep",
+    "sept",
+    "oct",
+    "nov",
+    "dec",
+    "monday",
+    "tuesday",
+    "wednesday",
+    "thursday",
+    "friday",
+    "saturday",
+    "sunday",
+    "mon",
+    "tue",
+    "wed",
+    "thu",
+    "fri",
+    "sat",
+    "sun",
+    "today",
+    "tomorrow",
+    "tonight",
+    "yesterday",
+    "weekend",
+    "easter",
+    "christmas",
+    "spring",
+    "summer",
+    "autumn",
+    "winter",
+]
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 
 

@@ -1,43 +1,43 @@
 """Every error that Tacit raises on purpose. Catch `TacitError` to catch them all.
 
-    TacitError
-    ├── InputError                 something a caller passed cannot be used (also a ValueError)
-    │   ├── TextError              not text, too long
-    │   ├── UnknownIntentError     no such intent in this model and not one of the user's own
-    │   └── ConfigError            an option or a configuration file cannot be used
-    ├── DomainError                a domain folder cannot be used; says file and field
-    ├── ModelError                 a model file cannot be used
-    │   ├── ModelMissingError      there is no model yet; says which command makes one
-    │   └── ModelDamagedError      bytes do not match their hash, or do not load
-    ├── BundleError                a published bundle was not accepted
-    │   ├── BundleUnavailableError nothing to be had at that address
-    │   ├── BundleTamperedError    signature, hash or length wrong
-    │   ├── BundleRollbackError    older than what this device has already accepted
-    │   └── TrustError             no trust anchor, or another one than the pinned one
-    ├── StoreError                 the encrypted store
-    │   ├── WrongKeyError          the key does not open this store
-    │   ├── StoreDamagedError      bytes changed or cut
-    │   ├── StoreRolledBackError   an older copy of the store was put in place
-    │   ├── StoreLockedError       another process has it open
-    │   ├── StoreSchemaError       written by a newer version
-    │   ├── StoreWriteError        disk full, read-only; nothing committed was lost
-    │   └── StoreClosedError       used after close() or forget()
-    ├── WireError                  a message or a signed envelope is malformed
-    │   └── SignatureError         signature missing, wrong, or by a key that is not trusted for this
-    ├── RefusedError               the device will not contribute; the reason stays on the device
-    │   ├── ConsentError           no consent for this purpose
-    │   ├── PolicyError            no policy, not valid, or the plan exceeds it
-    │   │   ├── PolicyExpiredError
-    │   │   └── HaltedError        the officer has stopped contributions
-    │   ├── BudgetExceededError    the budget of rho or of participations does not allow it
-    │   └── ReplayError            this round was already answered, or reserved and lost in a crash
-    ├── ContributionError          a contribution has the wrong shape, type or range
-    ├── LedgerError                the ledger is damaged, was altered, or cannot be accounted
-    ├── CheckpointError            the aggregator's state cannot be used
-    ├── RoundError                 a round could not be run
-    │   └── TooFewSurvivorsError   fewer than n_min answered: nothing was released
-    ├── AgentError                 the training process of a device failed
-    └── FleetError                 the link to the aggregator failed or was refused
+TacitError
+├── InputError                 something a caller passed cannot be used (also a ValueError)
+│   ├── TextError              not text, too long
+│   ├── UnknownIntentError     no such intent in this model and not one of the user's own
+│   └── ConfigError            an option or a configuration file cannot be used
+├── DomainError                a domain folder cannot be used; says file and field
+├── ModelError                 a model file cannot be used
+│   ├── ModelMissingError      there is no model yet; says which command makes one
+│   └── ModelDamagedError      bytes do not match their hash, or do not load
+├── BundleError                a published bundle was not accepted
+│   ├── BundleUnavailableError nothing to be had at that address
+│   ├── BundleTamperedError    signature, hash or length wrong
+│   ├── BundleRollbackError    older than what this device has already accepted
+│   └── TrustError             no trust anchor, or another one than the pinned one
+├── StoreError                 the encrypted store
+│   ├── WrongKeyError          the key does not open this store
+│   ├── StoreDamagedError      bytes changed or cut
+│   ├── StoreRolledBackError   an older copy of the store was put in place
+│   ├── StoreLockedError       another process has it open
+│   ├── StoreSchemaError       written by a newer version
+│   ├── StoreWriteError        disk full, read-only; nothing committed was lost
+│   └── StoreClosedError       used after close() or forget()
+├── WireError                  a message or a signed envelope is malformed
+│   └── SignatureError         signature missing, wrong, or by a key that is not trusted for this
+├── RefusedError               the device will not contribute; the reason stays on the device
+│   ├── ConsentError           no consent for this purpose
+│   ├── PolicyError            no policy, not valid, or the plan exceeds it
+│   │   ├── PolicyExpiredError
+│   │   └── HaltedError        the officer has stopped contributions
+│   ├── BudgetExceededError    the budget of rho or of participations does not allow it
+│   └── ReplayError            this round was already answered, or reserved and lost in a crash
+├── ContributionError          a contribution has the wrong shape, type or range
+├── LedgerError                the ledger is damaged, was altered, or cannot be accounted
+├── CheckpointError            the aggregator's state cannot be used
+├── RoundError                 a round could not be run
+│   └── TooFewSurvivorsError   fewer than n_min answered: nothing was released
+├── AgentError                 the training process of a device failed
+└── FleetError                 the link to the aggregator failed or was refused
 """
 
 from __future__ import annotations

@@ -136,9 +136,10 @@ class RoundPlan:
         try:
             if local is not None:
                 document["local"] = _from_fields(LocalTraining, local)
-            return _from_fields(cls, document)
+            plan: RoundPlan = _from_fields(cls, document)
         except TypeError as error:
             raise WireError(f"plan: {error}") from error
+        return plan
 
     @classmethod
     def from_envelope(cls, envelope: Envelope, aggregator_key: bytes) -> RoundPlan:
