@@ -1,6 +1,6 @@
 """The ledger: append-only, hash-linked, each entry signed. Pure: entries in, entries out; whoever keeps them is elsewhere.
 
-It proves integrity and arithmetic (that nothing was altered, left out in the middle or counted wrongly), not that noise was added.
+It proves integrity and arithmetic (nothing altered, left out in the middle or counted wrongly), not that noise was added.
 The aggregator's ledger stands in its database, in one transaction with model and round; a device keeps one of its own.
 """
 

@@ -1,0 +1,244 @@
+"""The aggregator's durable state: ledger, model and round counter, always changed together in one transaction.
+
+SQLite by default, any database of SQLAlchemy by URL. A killed aggregator finds here exactly what it had committed: a round id is
+taken (with its `reserve` entry) before the first message of the round is sent, so it is never used twice; a release is stored
+with the model that came of it, so it is never drawn again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nacl.signing
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+
+from privacy.ledger import Entry, next_entry, read_entries, sign_entry
+from shared_models.errors import CheckpointError, LedgerError
+
+FORMAT = 1
+KEPT_CHECKPOINTS = 3
+
+_schema = sa.MetaData()
+_ledger = sa.Table(
+    "ledger",
+    _schema,
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("line", sa.LargeBinary, nullable=False),
+)
+_checkpoints = sa.Table(
+    "checkpoints",
+    _schema,
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("arrays", sa.LargeBinary, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+)
+_leaves = sa.Table(
+    "leaves",
+    _schema,
+    sa.Column("round_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("commitment", sa.String(64), nullable=False),
+)
+_notes = sa.Table(
+    "notes",
+    _schema,
+    sa.Column("name", sa.String(100), primary_key=True),
+    sa.Column("value", sa.JSON, nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that the next round starts from."""
+
+    labels: tuple[str, ...]
+    weights: npt.NDArray[np.float32]
+    """[C, D], the model that devices train next."""
+    velocity: npt.NDArray[np.float64]
+    """[C, D], the server's momentum."""
+    tail_sum: npt.NDArray[np.float64]
+    """[C, D], sum of the last `tail_count` models, for tail averaging."""
+    tail_count: int
+    next_round_id: int
+    rounds_done: int
+    rounds_planned: int
+
+    def to_bytes(self) -> bytes:
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            format=np.int64(FORMAT),
+            labels=np.array(self.labels, dtype=np.str_),
+            weights=self.weights,
+            velocity=self.velocity,
+            tail_sum=self.tail_sum,
+            counters=np.array([self.tail_count, self.next_round_id, self.rounds_done, self.rounds_planned], np.int64),
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Checkpoint:
+        """Raises CheckpointError; nothing is unpickled."""
+        try:
+            with np.load(io.BytesIO(raw), allow_pickle=False) as file:
+                if int(file["format"]) != FORMAT:
+                    raise CheckpointError(f"checkpoint of format {int(file['format'])}, this version reads {FORMAT}")
+                tail_count, next_round_id, rounds_done, rounds_planned = (int(value) for value in file["counters"])
+                labels = tuple(str(label) for label in file["labels"])
+                weights, velocity, tail_sum = file["weights"], file["velocity"], file["tail_sum"]
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise CheckpointError(f"checkpoint is damaged: {error}") from error
+        if not (
+            weights.shape == velocity.shape == tail_sum.shape and weights.ndim == 2 and len(weights) == len(labels)
+        ):
+            raise CheckpointError("checkpoint is damaged: its arrays do not fit together")
+        return cls(labels, weights, velocity, tail_sum, tail_count, next_round_id, rounds_done, rounds_planned)
+
+    def released_weights(self) -> npt.NDArray[np.float32]:
+        """[C, D]: the tail average if there is one, else the current model."""
+        if self.tail_count:
+            return (self.tail_sum / self.tail_count).astype(np.float32)
+        return self.weights
+
+
+class FleetState:
+    """One task's ledger and checkpoints. Open one per process; another writer is detected by the ledger's numbering."""
+
+    def __init__(
+        self, location: Path | str, key: nacl.signing.SigningKey | None, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`location` is a file (SQLite) or a SQLAlchemy URL; `key` signs entries and may be None for reading only."""
+        url = f"sqlite:///{location}" if isinstance(location, Path) else location
+        self._key = key
+        self._clock = clock
+        try:
+            self._engine = sa.create_engine(url)
+            if self._engine.dialect.name == "sqlite":
+                sa.event.listen(self._engine, "connect", _make_sqlite_durable)
+            _schema.create_all(self._engine)
+            self._last = self._read_last()
+        except sa.exc.SQLAlchemyError as error:
+            raise CheckpointError(f"{location}: not a usable state: {_first_line(error)}") from error
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @property
+    def last_entry(self) -> Entry | None:
+        return self._last
+
+    def append(
+        self,
+        kind: str,
+        body: dict[str, Any],
+        *,
+        checkpoint: Checkpoint | None = None,
+        leaves: tuple[int, Sequence[str]] | None = None,
+    ) -> Entry:
+        """Append one signed ledger entry; checkpoint and the leaves of (round id, commitments) commit with it or not at all."""
+        if self._key is None:
+            raise CheckpointError("this state was opened for reading only")
+        arrays = checkpoint.to_bytes() if checkpoint else b""
+        digest = hashlib.sha256(arrays).hexdigest()
+        if checkpoint:
+            body = {**body, "checkpoint_sha256": digest}
+        entry = next_entry(self._last, self._clock(), kind, body)
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(_ledger.insert().values(position=entry.index, line=sign_entry(entry, self._key)))
+                if checkpoint:
+                    connection.execute(_checkpoints.insert().values(position=entry.index, arrays=arrays, sha256=digest))
+                    kept = sa.select(_checkpoints.c.position).order_by(_checkpoints.c.position.desc())
+                    oldest = [row[0] for row in connection.execute(kept)][KEPT_CHECKPOINTS:]
+                    connection.execute(_checkpoints.delete().where(_checkpoints.c.position.in_(oldest)))
+                if leaves:
+                    round_id, commitments = leaves
+                    rows = [
+                        {"round_id": round_id, "position": position, "commitment": commitment}
+                        for position, commitment in enumerate(commitments)
+                    ]
+                    connection.execute(_leaves.insert(), rows)
+        except sa.exc.IntegrityError as error:
+            raise CheckpointError("another process has written to this state; run one aggregator per task") from error
+        except sa.exc.SQLAlchemyError as error:
+            raise CheckpointError(
+                f"the state could not be written, nothing was changed: {_first_line(error)}"
+            ) from error
+        self._last = entry
+        return entry
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint; None before the first. Raises CheckpointError if its bytes are not those of the ledger."""
+        newest = sa.select(_checkpoints).order_by(_checkpoints.c.position.desc()).limit(1)
+        row = self._read(newest).first()
+        if row is None:
+            return None
+        recorded = next((entry for entry in self.entries() if entry.index == row.position), None)
+        digest = hashlib.sha256(row.arrays).hexdigest()
+        if recorded is None or recorded.body.get("checkpoint_sha256") != digest:
+            raise CheckpointError(
+                f"the checkpoint of ledger entry {row.position} is damaged: its hash is not the one in the ledger; "
+                "restore the state from a copy"
+            )
+        return Checkpoint.from_bytes(row.arrays)
+
+    def lines(self) -> list[bytes]:
+        """The ledger as it is exported: one signed envelope a line."""
+        return [row.line for row in self._read(sa.select(_ledger).order_by(_ledger.c.position))]
+
+    def entries(self) -> list[Entry]:
+        return [entry for _, entry in read_entries(self.lines())]
+
+    def export_ledger(self, path: Path) -> None:
+        path.write_bytes(b"".join(line + b"\n" for line in self.lines()))
+
+    def leaves(self, round_id: int) -> list[str]:
+        """Commitments of a released round, in the order of its Merkle tree."""
+        query = sa.select(_leaves.c.commitment).where(_leaves.c.round_id == round_id).order_by(_leaves.c.position)
+        return [row.commitment for row in self._read(query)]
+
+    def note(self, name: str, value: Any) -> None:
+        """Keep a small JSON value for `status`; not part of the ledger."""
+        with self._engine.begin() as connection:
+            connection.execute(_notes.delete().where(_notes.c.name == name))
+            connection.execute(_notes.insert().values(name=name, value=value))
+
+    def notes(self) -> dict[str, Any]:
+        return {row.name: row.value for row in self._read(sa.select(_notes))}
+
+    def _read(self, query: Any) -> Any:
+        try:
+            with self._engine.connect() as connection:
+                return connection.execute(query).freeze()()
+        except sa.exc.SQLAlchemyError as error:
+            raise CheckpointError(f"the state cannot be read: {_first_line(error)}") from error
+
+    def _read_last(self) -> Entry | None:
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_ledger).order_by(_ledger.c.position.desc()).limit(1)).first()
+        if row is None:
+            return None
+        try:
+            return next(read_entries([row.line]))[1]
+        except LedgerError as error:
+            raise CheckpointError(f"the last ledger entry is damaged: {error}") from error
+
+
+def _make_sqlite_durable(connection: Any, _record: Any) -> None:
+    """WAL with a sync at each commit: a commit that returned survives kill -9 and power loss."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:300]

@@ -1,0 +1,43 @@
+"""The one `ClientApp`: simulations, the embedded agent and a stock SuperNode all run this.
+
+Which port of a device answers a round is the caller's; nothing but what the gate sealed is ever sent; a refusal says nothing of
+its reason.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from flwr.app import Context, Error, Message
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+
+from edge_client.share.port import DevicePort, Trainer
+from privacy.dpsgd import HeadTrainer
+from shared_models.errors import TacitError
+from shared_models.messages import contribution_records, read_round
+
+logger = logging.getLogger(__name__)
+
+
+def make_client_app(port_for: Callable[[Context], DevicePort], trainer: Trainer | None = None) -> ClientApp:
+    """A Flower ClientApp that answers `train` messages through the device's port.
+
+    `trainer` computes the raw update; by default Opacus on this process's torch.
+    """
+    app = ClientApp()
+    train_with: Trainer = trainer or HeadTrainer()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        try:
+            plan, labels, weights = read_round(message)
+            sealed = port_for(context).contribute(plan, labels, weights, train_with)
+        except TacitError as error:
+            # The kind of error stays here too: to the aggregator all refusals look alike.
+            logger.debug("message %s refused: %s", message.metadata.message_id, type(error).__name__)
+            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "refused"), reply_to=message)
+        return Message(contribution_records(sealed), reply_to=message)
+
+    return app

@@ -1,0 +1,54 @@
+"""The device's port for rounds: joins the gate with the contributions that are compiled in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_client.share.contributions import intent_head
+from edge_client.share.contributions.intent_head import ExampleSource
+from edge_client.share.port import Trainer
+from privacy.gate import Gate, SealedContribution
+from shared_models.canonical import Envelope
+from shared_models.errors import PolicyError, WireError
+from shared_models.wire import RoundPlan, model_hash
+
+CONTRIBUTIONS = {intent_head.NAME: intent_head.compute}
+MAX_CLASSES = 10_000
+
+
+class GatePort:
+    """Implements `DevicePort` for one device: what a round asks goes through the gate, and only that."""
+
+    def __init__(self, gate: Gate, source: ExampleSource) -> None:
+        self._gate = gate
+        self._source = source
+
+    def contribute(
+        self, plan: Envelope, labels: Sequence[str], weights: npt.NDArray[np.float32], trainer: Trainer
+    ) -> SealedContribution:
+        """Raises RefusedError or WireError; neither text may leave the device."""
+        _check_model(labels, weights)
+
+        def update(accepted: RoundPlan) -> npt.NDArray[np.float64]:
+            if accepted.dimension != weights.size:
+                raise WireError(f"the plan is for dimension {accepted.dimension}, its model has {weights.size}")
+            compute = CONTRIBUTIONS.get(accepted.contribution)
+            if compute is None:
+                raise PolicyError(f"this version of the app cannot contribute {accepted.contribution!r}")
+            return compute(accepted, self._source, labels, weights, trainer)
+
+        return self._gate.seal(
+            plan, update, model_hash=model_hash(labels, weights), encoder_hash=self._source.encoder_hash
+        )
+
+
+def _check_model(labels: Sequence[str], weights: npt.NDArray[np.float32]) -> None:
+    if not isinstance(weights, np.ndarray) or weights.dtype != np.float32 or weights.ndim != 2:
+        raise WireError("a model is a float32 array [classes, features]")
+    if not 0 < len(labels) <= MAX_CLASSES or len(labels) != len(weights) or len(set(labels)) != len(labels):
+        raise WireError(f"{len(labels)} labels came with a model of {len(weights)} classes")
+    if not np.isfinite(weights).all():
+        raise WireError("the model holds NaN or infinite values")

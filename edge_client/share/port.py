@@ -1,0 +1,59 @@
+"""What a round may ask of a device: one call. The agent and simulations call it, the owner of the store implements it.
+
+Nothing here computes or sends anything; the gate (privacy.gate) is behind every implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from shared_models.canonical import Envelope
+from shared_models.wire import LocalTraining
+
+FeaturesArray: TypeAlias = npt.NDArray[np.float32]
+"""[examples, features]: cached embeddings."""
+
+TargetsArray: TypeAlias = npt.NDArray[np.int64]
+"""[examples]: classes 0..C−1."""
+
+WeightsArray: TypeAlias = npt.NDArray[np.float32]
+"""[classes, features]: the model of the round."""
+
+UpdateArray: TypeAlias = npt.NDArray[Any]
+"""[classes · features], a float type: the raw update, which only the gate may see."""
+
+Trainer: TypeAlias = Callable[[LocalTraining, FeaturesArray, TargetsArray, WeightsArray], UpdateArray]
+"""Trains once. May run in another process; raises ContributionError or AgentError."""
+
+
+class Sealed(Protocol):
+    """The fields of a `privacy.gate.SealedContribution`: all that leaves a device in a round."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def round_id(self) -> int: ...
+    @property
+    def plan_hash(self) -> str: ...
+    @property
+    def nonce(self) -> str: ...
+    @property
+    def values(self) -> npt.NDArray[np.uint32]:
+        """[dimension]"""
+
+
+class DevicePort(Protocol):
+    """One device, as a round sees it."""
+
+    def contribute(
+        self, plan: Envelope, labels: Sequence[str], weights: WeightsArray, trainer: Trainer
+    ) -> Sealed:
+        """Answer the signed `plan` for a model with classes `labels` and `weights` [classes, features].
+
+        `trainer` is called at most once, for a plan that the gate has accepted and paid for. Raises RefusedError, and
+        other TacitErrors; none of their texts may leave the device.
+        """

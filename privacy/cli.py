@@ -1,0 +1,237 @@
+"""`tacit-privacy`: what the privacy officer types. Works offline, on files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from privacy.keys import fingerprint, load_public_key, load_signing_key, new_key_pair
+from privacy.ledger import read_entries
+from privacy.policy import Policy, parse_policy, sign_policy
+from privacy.policy_text import PolicyDraft, draft_policy, explain_policy, halt_text
+from privacy.report_page import render_html
+from privacy.reports import build_report, read_ledger, verify_ledger
+from shared_models.canonical import Envelope
+from shared_models.errors import ConfigError, PolicyError, TacitError
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 the ledger does not hold, 2 the call cannot be taken."""
+    options = _parser().parse_args(arguments)
+    try:
+        run: Command = options.run
+        return run(options)
+    except TacitError as error:
+        print(f"tacit-privacy: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tacit-privacy", description="Privacy officer: keys, policy, ledger, report.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    keys = commands.add_parser("keys", help="make key pairs").add_subparsers(required=True, metavar="new")
+    new = keys.add_parser("new", help="make an Ed25519 key pair NAME.key, NAME.pub")
+    new.add_argument("name")
+    new.add_argument("--dir", type=Path, default=Path("."))
+    new.set_defaults(run=_keys_new)
+
+    policy = commands.add_parser("policy", help="draft, explain, sign, halt").add_subparsers(
+        required=True, metavar="DO"
+    )
+    init = policy.add_parser("init", help="draft a policy from a wish in epsilon")
+    init.add_argument("--fleet", required=True)
+    init.add_argument("--aggregator", type=Path, required=True, metavar="AGGREGATOR.pub")
+    init.add_argument("--epsilon", type=float, default=4.0)
+    init.add_argument("--participations", type=int, default=8, help="of one device within the period")
+    init.add_argument("--population", type=int, required=True, help="enrolled users (sets delta)")
+    init.add_argument("--min-survivors", type=int, required=True, help="below this nothing is released")
+    init.add_argument("--period-days", type=int, default=90)
+    init.add_argument("--separation-s", type=int, default=0)
+    init.add_argument("--valid-days", type=int, default=14)
+    init.add_argument("--out", type=Path, default=Path("policy.yaml"))
+    init.set_defaults(run=_policy_init)
+    explain = policy.add_parser("explain", help="say what a policy allows (draft or signed)")
+    explain.add_argument("file", type=Path)
+    explain.add_argument("--officer", type=Path, metavar="OFFICER.pub", help="check the signature with this key")
+    explain.set_defaults(run=_policy_explain)
+    sign = policy.add_parser("sign", help="sign a draft with the officer's key")
+    sign.add_argument("file", type=Path)
+    sign.add_argument("--key", type=Path, required=True, metavar="OFFICER.key")
+    sign.add_argument("--out", type=Path, default=Path("policy.signed.json"))
+    sign.set_defaults(run=_policy_sign)
+    halt = policy.add_parser("halt", help="sign a newer policy that stops all contributions")
+    halt.add_argument("file", type=Path, help="the signed policy in force")
+    halt.add_argument("--key", type=Path, required=True, metavar="OFFICER.key")
+    halt.add_argument("--reason", required=True)
+    halt.add_argument("--out", type=Path, default=Path("policy.halt.json"))
+    halt.set_defaults(run=_policy_halt)
+
+    ledger = commands.add_parser("ledger", help="show or verify a ledger").add_subparsers(required=True, metavar="DO")
+    for name, function, what in (
+        ("show", _ledger_show, "list the entries"),
+        ("verify", _ledger_verify, "check chain, signatures and arithmetic"),
+    ):
+        command = ledger.add_parser(name, help=what)
+        command.add_argument("ledger", type=Path)
+        command.add_argument("--officer", type=Path, metavar="OFFICER.pub")
+        command.set_defaults(run=function)
+    report = commands.add_parser("report", help="write the privacy report from a ledger alone")
+    report.add_argument("ledger", type=Path)
+    report.add_argument("--officer", type=Path, metavar="OFFICER.pub")
+    report.add_argument("--html", type=Path)
+    report.add_argument("--json", type=Path)
+    report.set_defaults(run=_report)
+    return parser
+
+
+def _keys_new(options: argparse.Namespace) -> int:
+    secret, public = new_key_pair(options.dir, options.name)
+    print(f"{secret}  keep it where only you can read it\n{public}  fingerprint {fingerprint(load_public_key(public))}")
+    return 0
+
+
+def _policy_init(options: argparse.Namespace) -> int:
+    if options.out.exists():
+        raise ConfigError(f"{options.out}: exists already")
+    text = draft_policy(
+        PolicyDraft(
+            fleet=options.fleet,
+            aggregator_key=load_public_key(options.aggregator),
+            epsilon=options.epsilon,
+            participations=options.participations,
+            population=options.population,
+            min_survivors=options.min_survivors,
+            separation_s=options.separation_s,
+            period_days=options.period_days,
+            valid_days=options.valid_days,
+        )
+    )
+    write_atomically(options.out, text.encode())
+    print(f"{options.out}  read it, change it, then: tacit-privacy policy sign {options.out} --key OFFICER.key")
+    return 0
+
+
+def _policy_explain(options: argparse.Namespace) -> int:
+    raw = _read(options.file)
+    if raw.lstrip().startswith(b"{"):
+        envelope = Envelope.from_bytes(raw)
+        if options.officer is None:
+            print("Signed, but not checked: give --officer OFFICER.pub to check the signature.")
+            policy = _parse_unsigned(envelope.payload.decode("utf-8", "replace"))
+        else:
+            key = load_public_key(options.officer)
+            policy = parse_policy(envelope, key)
+            print(f"Signed by the officer's key {fingerprint(key)}.")
+    else:
+        print("A draft: not signed yet.")
+        policy = _parse_unsigned(raw.decode("utf-8", "replace"))
+    print("\n".join(explain_policy(policy)))
+    return 0
+
+
+def _policy_sign(options: argparse.Namespace) -> int:
+    envelope = sign_policy(_read(options.file).decode("utf-8", "replace"), load_signing_key(options.key))
+    write_atomically(options.out, envelope.to_bytes())
+    print(f"{options.out}  signed by {envelope.signer}; publish it with: tacit-fleet policy {options.out}")
+    return 0
+
+
+def _policy_halt(options: argparse.Namespace) -> int:
+    key = load_signing_key(options.key)
+    current = Envelope.from_bytes(_read(options.file))
+    parse_policy(current, bytes(key.verify_key))
+    envelope = sign_policy(halt_text(current.payload.decode(), options.reason), key)
+    write_atomically(options.out, envelope.to_bytes())
+    print(f"{options.out}  stops all contributions; publish it with: tacit-fleet policy {options.out}")
+    return 0
+
+
+def _ledger_show(options: argparse.Namespace) -> int:
+    for _, entry in read_entries(read_ledger(options.ledger)):
+        time = datetime.fromtimestamp(entry.time_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        facts = {
+            name: value
+            for name, value in entry.body.items()
+            if isinstance(value, int | float | str) and len(str(value)) <= 80
+        }
+        print(f"{entry.index:5d}  {time}  {entry.kind:<12} {json.dumps(facts, ensure_ascii=False)}")
+    return _ledger_verify(options)
+
+
+def _ledger_verify(options: argparse.Namespace) -> int:
+    try:
+        ledger = verify_ledger(
+            read_ledger(options.ledger), load_public_key(options.officer) if options.officer else None
+        )
+    except TacitError as error:
+        print(f"tacit-privacy: {error}", file=sys.stderr)
+        return 1
+    trusted = "the trusted officer's key" if options.officer else "the officer's key that it names itself"
+    print(
+        f"{len(ledger.entries)} entries hold: chain, signatures, arithmetic. Policy by {trusted}: "
+        f"{fingerprint(ledger.officer_key)}. Last entry {ledger.head[:16]}."
+    )
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    try:
+        report = build_report(
+            read_ledger(options.ledger), load_public_key(options.officer) if options.officer else None
+        )
+    except TacitError as error:
+        print(f"tacit-privacy: no report: {error}", file=sys.stderr)
+        return 1
+    if options.html:
+        write_atomically(options.html, render_html(report).encode())
+        print(options.html)
+    if options.json:
+        write_atomically(options.json, (json.dumps(report, indent=2) + "\n").encode())
+        print(options.json)
+    if not options.html and not options.json:
+        print(json.dumps(report, indent=2))
+    return 0
+
+
+def _parse_unsigned(text: str) -> Policy:
+    """Parse a draft by signing it with a key that is thrown away: one parser, one set of checks."""
+    import nacl.signing
+
+    throwaway = nacl.signing.SigningKey.generate()
+    return parse_policy(sign_policy(text, throwaway), bytes(throwaway.verify_key))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PolicyError(f"{path}: cannot be read: {error}") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a whole file or nothing. Raises ConfigError."""
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

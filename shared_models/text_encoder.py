@@ -1,0 +1,131 @@
+"""Text in, unit vector out (runtime, on devices and aggregators): tokenizers, onnxruntime and numpy.
+
+Texts are encoded one at a time, also in bulk: the int8 encoder scales its activations per tensor, so a text in a batch would
+get a vector that depends on its neighbours (measured on CLINC150: cosine to itself alone 0.991 on average, 0.955 at worst,
+for 20% less time). One at a time a text has one vector, wherever and whenever it is encoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shared_models.errors import ModelDamagedError, ModelMissingError, TextError
+
+DIMENSION = 384
+MAX_TOKENS = 64
+"""What is beyond is not read."""
+MAX_CHARS = 2000
+"""A text is cut to this many characters before it is tokenised."""
+MAX_INPUT_CHARS = 100_000
+"""A longer text is refused."""
+
+_SPACES = {code: " " for code in range(0x110000) if code < 0x20 or 0x7F <= code < 0xA0}
+_SURROGATES = {code: "\ufffd" for code in range(0xD800, 0xE000)}
+_UNREADABLE = _SPACES | _SURROGATES
+
+
+def clean_text(text: object) -> str:
+    """The text as it is read: control characters and runs of white space become one space, NFC, at most MAX_CHARS.
+
+    Lone surrogates become U+FFFD. Cleaning twice changes nothing. Raises TextError for anything that is not a string and
+    for strings over MAX_INPUT_CHARS.
+    """
+    if not isinstance(text, str):
+        raise TextError(f"expected text, got {type(text).__name__}")
+    if len(text) > MAX_INPUT_CHARS:
+        raise TextError(f"the text has {len(text)} characters, at most {MAX_INPUT_CHARS} are accepted")
+    words = " ".join(text.translate(_UNREADABLE).split())[:MAX_CHARS]
+    return unicodedata.normalize("NFC", words)[:MAX_CHARS].rstrip()
+
+
+class TextEncoder:
+    """The pinned sentence encoder. One instance may be used by several threads at once.
+
+    Raises ModelMissingError if a file is not there, ModelDamagedError if the model is not the one whose SHA-256 was
+    expected or if a file does not load.
+    """
+
+    def __init__(self, model: Path, tokenizer: Path, *, expected_sha256: str | None = None) -> None:
+        import tokenizers
+
+        raw = _read(model)
+        self._sha256 = hashlib.sha256(raw).hexdigest()
+        if expected_sha256 is not None and self._sha256 != expected_sha256:
+            raise ModelDamagedError(
+                f"the encoder {model.name} has SHA-256 {self._sha256[:16]}…, expected {expected_sha256[:16]}…"
+            )
+        self._session = open_session(raw, model.name)
+        shape = [(value.name, value.shape[-1]) for value in self._session.get_outputs()]
+        names = [value.name for value in self._session.get_inputs()]
+        if names != ["input_ids", "attention_mask"] or shape != [("embedding", DIMENSION)]:
+            raise ModelDamagedError(f"{model.name} is not a sentence encoder with {DIMENSION} dimensions")
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(_read(tokenizer).decode("utf-8"))
+            self._tokenizer.no_padding()
+            self._tokenizer.enable_truncation(MAX_TOKENS)
+        except Exception as error:
+            raise ModelDamagedError(f"the tokenizer {tokenizer.name} does not load: {error}") from error
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the model file, in hexadecimal: what a head names as the encoder it was made for."""
+        return self._sha256
+
+    @property
+    def dimension(self) -> int:
+        return DIMENSION
+
+    def encode_one(self, text: str) -> npt.NDArray[np.float32]:
+        """Unit vector [384] of one text, also of an empty one. Raises TextError (see clean_text)."""
+        ids = np.array([self._tokenizer.encode(clean_text(text)).ids], np.int64)
+        row: npt.NDArray[np.float32] = self._session.run(
+            ["embedding"], {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        )[0][0]
+        return row
+
+    def encode(self, texts: Sequence[str], *, threads: int = 1) -> npt.NDArray[np.float32]:
+        """Unit vectors [n, 384]; each row is exactly what `encode_one` gives. `threads` speeds up bulk work."""
+        if isinstance(texts, str):
+            raise TextError("expected a sequence of texts, got one text; use encode_one")
+        if threads > 1 and len(texts) > 1:
+            with ThreadPoolExecutor(threads) as pool:
+                rows = list(pool.map(self.encode_one, texts))
+        else:
+            rows = [self.encode_one(text) for text in texts]
+        return np.stack(rows) if rows else np.empty((0, DIMENSION), np.float32)
+
+
+def open_session(raw: bytes, name: str) -> Any:
+    """An onnxruntime session on one thread that does not spin. Raises ModelDamagedError if `raw` is not a usable model."""
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelDamagedError(f"the model {name} does not load: {error}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelMissingError(
+            f"{path.name} is not there; `tacit-fleet build DIR` makes a bundle that has it"
+        ) from error
+    except OSError as error:
+        raise ModelDamagedError(f"{path.name} cannot be read: {error}") from error
