@@ -14,7 +14,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuf.api.metadata import TargetFile
@@ -108,6 +108,8 @@ def create_repository(
     if directory.resolve() in (keys_dir.resolve(), *keys_dir.resolve().parents):
         raise ConfigError(f"{keys_dir}: secret keys must not lie inside the folder that is served")
     moment = time.time() if now is None else now
+    # The anchor refuses what nobody could trust: before anything is written.
+    anchor = TrustAnchor(fleet, {"signed": {}, "signatures": []}, officer_public_key, aggregator_public_key, bundle_url)
     keys_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with only_publisher(keys_dir):
         for name in KEY_NAMES:
@@ -117,8 +119,7 @@ def create_repository(
         if building.exists():
             shutil.rmtree(building)
         root = write_first_version(building, Keyring(keys_dir), officer_public_key, moment, lifetimes)
-        anchor = TrustAnchor(fleet, root.to_dict(), officer_public_key, aggregator_public_key, bundle_url)
-        write_durably(building / TRUST_FILE, anchor.to_bytes())
+        write_durably(building / TRUST_FILE, replace(anchor, root=root.to_dict()).to_bytes())
         if directory.exists():
             directory.rmdir()
         building.rename(directory)
@@ -141,8 +142,9 @@ def publish(
     """
     with open_repository(directory, keys_dir=keys_dir, now=now, lifetimes=lifetimes) as repository:
         wording, rules = _checked_texts(contents)
+        policy_target = _checked_policy(directory, contents)
         manifest = _checked_manifest(repository, contents)
-        if (policy_target := _checked_policy(directory, contents)) is not None and contents.policy_role is not None:
+        if policy_target is not None and contents.policy_role is not None:
             repository.carry(contents.policy_role, policy_target)
         # All is checked; new files may be written now, nothing refers to them before the commit.
         for role, files in {

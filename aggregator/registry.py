@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aggregator.publish import DEFAULT_LIFETIMES, BundleContents, default_keys_dir, publish, read_manifest
-from aggregator.repository import Lifetimes, Repository, only_publisher, sync_folder
+from aggregator.repository import Lifetimes, Repository, file_sha256, only_publisher, sync_folder
 from shared_models.bundle import RULES_ROLE, RULES_TARGET, TARGETS_FOLDER, TEMPLATES_TARGET, Manifest, Wording
 from shared_models.canonical import canonical_bytes, parse_document
 from shared_models.errors import BundleTamperedError, CheckpointError, ConfigError, WireError
@@ -108,8 +108,10 @@ class Registry:
     def _target(self, name: str, digest: str) -> Path:
         folder, _, file = name.partition("/")
         path = self.directory / TARGETS_FOLDER / folder / f"{digest}.{file}"
-        if not path.is_file():
-            raise BundleTamperedError(f"{path}: missing, though it was released; restore it from a copy of the bundle")
+        if not path.is_file() or file_sha256(path) != digest:
+            raise BundleTamperedError(
+                f"{path}: released once, now missing or changed; restore it from a copy of the bundle"
+            )
         return path
 
     def _repository(self) -> Repository:

@@ -7,6 +7,7 @@ newer policy stops all contributions.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -105,6 +106,7 @@ def sign_policy(text: str, officer: nacl.signing.SigningKey) -> Envelope:
     return envelope
 
 
+@functools.lru_cache(maxsize=64)
 def parse_policy(envelope: Envelope, officer_key: bytes) -> Policy:
     """Verify the officer's signature, then parse strictly: unknown fields are errors. Raises PolicyError."""
     try:

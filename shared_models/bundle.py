@@ -65,7 +65,7 @@ MAX_TARGET_BYTES = {
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 _FLEET = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-_TARGET = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}/){0,3}[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\Z")
+_TARGET = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}/){0,3}[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}\Z")
 _OWNERS = {
     MANIFEST_TARGET: TARGETS_ROLE,
     "head/": TARGETS_ROLE,

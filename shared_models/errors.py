@@ -11,11 +11,13 @@ TacitError
 │   └── ModelDamagedError      bytes do not match their hash, or do not load
 ├── BundleError                a published bundle was not accepted
 │   ├── BundleUnavailableError nothing to be had at that address
+│   │   └── BundleExpiredError only what its publisher no longer vouches for
 │   ├── BundleTamperedError    signature, hash or length wrong
 │   ├── BundleRollbackError    older than what this device has already accepted
 │   └── TrustError             no trust anchor, or another one than the pinned one
 ├── StoreError                 the encrypted store
 │   ├── WrongKeyError          the key does not open this store
+│   ├── KeyUnavailableError    no keyring on this system, or no entry in it for this store
 │   ├── StoreDamagedError      bytes changed or cut
 │   ├── StoreRolledBackError   an older copy of the store was put in place
 │   ├── StoreLockedError       another process has it open
@@ -38,6 +40,8 @@ TacitError
 │   └── TooFewSurvivorsError   fewer than n_min answered: nothing was released
 ├── AgentError                 the training process of a device failed
 └── FleetError                 the link to the aggregator failed or was refused
+    ├── FleetRefusedError      this key or certificate is not accepted; retrying does not help
+    └── FleetLimitError        a message or object is larger than this device accepts
 """
 
 from __future__ import annotations
@@ -77,6 +81,9 @@ class BundleError(TacitError): ...
 class BundleUnavailableError(BundleError): ...
 
 
+class BundleExpiredError(BundleUnavailableError): ...
+
+
 class BundleTamperedError(BundleError): ...
 
 
@@ -90,6 +97,9 @@ class StoreError(TacitError): ...
 
 
 class WrongKeyError(StoreError): ...
+
+
+class KeyUnavailableError(StoreError): ...
 
 
 class StoreDamagedError(StoreError): ...
@@ -156,3 +166,9 @@ class AgentError(TacitError): ...
 
 
 class FleetError(TacitError): ...
+
+
+class FleetRefusedError(FleetError): ...
+
+
+class FleetLimitError(FleetError): ...

@@ -1,1 +1,1 @@
-"""What leaves a device, and how: the contributions, the port that a round talks to, the agent that carries it. Light to import."""
+"""What leaves a device, and how: contributions, the port that rounds talk to, the agent that carries them. Light to import."""

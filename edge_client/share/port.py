@@ -49,9 +49,7 @@ class Sealed(Protocol):
 class DevicePort(Protocol):
     """One device, as a round sees it."""
 
-    def contribute(
-        self, plan: Envelope, labels: Sequence[str], weights: WeightsArray, trainer: Trainer
-    ) -> Sealed:
+    def contribute(self, plan: Envelope, labels: Sequence[str], weights: WeightsArray, trainer: Trainer) -> Sealed:
         """Answer the signed `plan` for a model with classes `labels` and `weights` [classes, features].
 
         `trainer` is called at most once, for a plan that the gate has accepted and paid for. Raises RefusedError, and

@@ -1,0 +1,1 @@
+"""The central side: rounds over a fleet, releases, proofs, publishing and the services that devices reach."""

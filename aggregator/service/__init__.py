@@ -1,0 +1,1 @@
+"""Processes of the aggregator that answer over HTTP."""

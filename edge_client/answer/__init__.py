@@ -1,0 +1,1 @@
+"""What is said to the user, and what the user says about it."""

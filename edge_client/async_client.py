@@ -1,0 +1,139 @@
+"""The façade for asyncio: the same names, each call in a worker thread. It decides nothing of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_client.answer.feedback import FeedbackResult
+from edge_client.answer.respond import Reply
+from edge_client.client import EdgeClient
+from edge_client.config import EdgeConfig
+from edge_client.know.consent import Consent, ConsentReceipt
+from edge_client.know.store import Store
+from shared_models.bundle import Staleness
+from shared_models.intents import Recognition
+from shared_models.purposes import NOTICE_VERSION
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from edge_client.know.store.keys import KeySource
+    from edge_client.understand.intent import IntentModel
+
+
+class AsyncConsent:
+    """`Consent` for asyncio."""
+
+    def __init__(self, consent: Consent) -> None:
+        self._consent = consent
+
+    async def grant(self, purpose: str, *, notice_version: int = NOTICE_VERSION) -> ConsentReceipt:
+        return await asyncio.to_thread(self._consent.grant, purpose, notice_version=notice_version)
+
+    async def withdraw(self, purpose: str) -> ConsentReceipt:
+        return await asyncio.to_thread(self._consent.withdraw, purpose)
+
+    async def decline(self, purpose: str, *, notice_version: int = NOTICE_VERSION) -> ConsentReceipt:
+        return await asyncio.to_thread(self._consent.decline, purpose, notice_version=notice_version)
+
+    async def was_asked(self, purpose: str) -> bool:
+        return await asyncio.to_thread(self._consent.was_asked, purpose)
+
+    async def is_granted(self, purpose: str) -> bool:
+        return await asyncio.to_thread(self._consent.is_granted, purpose)
+
+    async def granted_since(self, purpose: str) -> float | None:
+        return await asyncio.to_thread(self._consent.granted_since, purpose)
+
+    async def receipts(self) -> list[ConsentReceipt]:
+        return await asyncio.to_thread(self._consent.receipts)
+
+    async def document(self) -> dict[str, Any]:
+        return await asyncio.to_thread(self._consent.document)
+
+
+class AsyncEdgeClient:
+    """`EdgeClient` for asyncio: `async with await AsyncEdgeClient.open(…) as client`. See there for what each call does."""
+
+    def __init__(self, client: EdgeClient) -> None:
+        self._client = client
+        self.consent = AsyncConsent(client.consent)
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path | str,
+        *,
+        key: bytes | str | KeySource | None = None,
+        bundle: Path | str | None = None,
+        trust: Path | None = None,
+        config: EdgeConfig | None = None,
+    ) -> AsyncEdgeClient:
+        return cls(await asyncio.to_thread(EdgeClient.open, path, key=key, bundle=bundle, trust=trust, config=config))
+
+    @property
+    def config(self) -> EdgeConfig:
+        return self._client.config
+
+    @property
+    def store(self) -> Store:
+        """The store itself, not asynchronous: call it from a worker thread."""
+        return self._client.store
+
+    @property
+    def model(self) -> IntentModel:
+        """The model itself, not asynchronous; the first access loads it."""
+        return self._client.model
+
+    async def recognize(self, text: str) -> Recognition:
+        return await asyncio.to_thread(self._client.recognize, text)
+
+    async def respond(self, text: str) -> Reply:
+        return await asyncio.to_thread(self._client.respond, text)
+
+    async def intents(self) -> dict[str, str]:
+        return await asyncio.to_thread(self._client.intents)
+
+    async def feedback(self, text: str | Recognition | Reply, *, intent: str) -> FeedbackResult:
+        return await asyncio.to_thread(self._client.feedback, text, intent=intent)
+
+    async def accept(self, recognition: Recognition | Reply) -> FeedbackResult:
+        return await asyncio.to_thread(self._client.accept, recognition)
+
+    async def define_intent(self, name: str, phrases: Sequence[str]) -> int:
+        return await asyncio.to_thread(self._client.define_intent, name, phrases)
+
+    async def remove_intent(self, name: str) -> None:
+        await asyncio.to_thread(self._client.remove_intent, name)
+
+    async def training_examples(self) -> tuple[npt.NDArray[np.float32], list[str]]:
+        return await asyncio.to_thread(self._client.training_examples)
+
+    async def refresh(self, source: Path | str | None = None, trust: Path | None = None) -> Staleness:
+        return await asyncio.to_thread(self._client.refresh, source, trust)
+
+    async def inspect(self) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.inspect)
+
+    async def status(self) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.status)
+
+    async def forget(self) -> tuple[str, ...]:
+        return await asyncio.to_thread(self._client.forget)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._client.close)
+
+    async def __aenter__(self) -> AsyncEdgeClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

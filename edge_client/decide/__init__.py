@@ -1,0 +1,1 @@
+"""From what was understood to what is done: rules, and the choice."""
