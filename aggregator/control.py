@@ -159,9 +159,13 @@ class FleetControl:
 
     def run(self, run_id: int) -> RunState:
         """Raises RoundError if there is no such run."""
-        answer = self._call(self._client.ListRuns, ListRunsRequest(run_id=run_id), "look up a run")
-        if run_id not in answer.run_dict:
-            raise RoundError(f"there is no run {run_id}")
+        try:
+            answer = self._call(self._client.ListRuns, ListRunsRequest(run_id=run_id), "look up a run")
+        except FleetError as error:
+            cause = error.__cause__
+            if isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code == httpx.codes.NOT_FOUND:
+                raise RoundError(f"there is no run {run_id}") from error
+            raise
         status = answer.run_dict[run_id].status
         return RunState(run_id, status.status, status.sub_status, status.details)
 

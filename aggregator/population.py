@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,53 +31,68 @@ class Habits:
     most_utterances: int = 60
     intent_concentration: float = 12.0
     """Of the Dirichlet over intents: smaller means that a user says the same few things."""
-    zipf_exponent: float = 0.5
+    zipf_exponent: float = 0.25
     register_concentration: float = 2.0
 
 
 @dataclass(frozen=True)
 class Population:
-    """Wording for a simulated fleet: each user's utterances, and held-out wording to measure on."""
+    """Wording for a simulated fleet."""
 
     users: tuple[tuple[Utterance, ...], ...]
-    test: tuple[Utterance, ...]
+    """What each user says on their device."""
+    held_out: tuple[Utterance, ...]
+    """What other users of the same habits say, in wording that no user of the fleet has: accuracy is measured on it."""
     description: str
 
 
 def population_from_domain(domain: Domain, users: int, seed: int, habits: Habits | None = None) -> Population:
-    """Hand the domain's training wording to `users` users with habits. Raises ConfigError if the domain has none."""
+    """Hand the domain's training wording to `users` users with habits, and its test wording to others like them.
+
+    Raises ConfigError if the domain has no utterances.
+    """
     habits = habits or Habits()
-    pool: dict[tuple[str, str], list[Utterance]] = defaultdict(list)
-    for spec in domain.intents:
-        for utterance in spec.train:
-            pool[spec.name, utterance.register].append(utterance)
-    test = tuple(utterance for spec in domain.intents for utterance in spec.test)
-    if not pool or not test:
+    train = [utterance for spec in domain.intents for utterance in spec.train]
+    test = [utterance for spec in domain.intents for utterance in spec.test]
+    if not train or not test:
         raise ConfigError(f"domain {domain.name!r} has no utterances to simulate users with; give --data FILE.jsonl")
     random = np.random.default_rng([seed, users])
+    intents = sorted({utterance.intent for utterance in train})
+    base = 1.0 / np.arange(1, len(intents) + 1) ** habits.zipf_exponent
+    taste = dict(zip(intents, random.permutation(base / base.sum()), strict=True))
+    fleet = _draw_users(train, taste, users, habits, random)
+    others = _draw_users(test, taste, max(200, users // 4), habits, random)
+    description = (
+        f"{users} simulated users of {domain.name!r}, seed {seed}; utterances per user: negative binomial, mean "
+        f"{habits.mean_utterances:g}; intents: Dirichlet({habits.intent_concentration:g} x Zipf^{habits.zipf_exponent:g}); "
+        f"registers: Dirichlet({habits.register_concentration:g})"
+    )
+    return Population(fleet, tuple(utterance for said in others for utterance in said), description)
+
+
+def _draw_users(
+    wording: Sequence[Utterance], base: Mapping[str, float], users: int, habits: Habits, random: np.random.Generator
+) -> tuple[tuple[Utterance, ...], ...]:
+    pool: dict[tuple[str, str], list[Utterance]] = defaultdict(list)
+    for utterance in wording:
+        pool[utterance.intent, utterance.register].append(utterance)
     intents = sorted({intent for intent, _ in pool})
     registers = sorted({register for _, register in pool})
-    base = 1.0 / np.arange(1, len(intents) + 1) ** habits.zipf_exponent
-    base = random.permutation(base / base.sum())
+    rates = np.array([base.get(intent, 0.0) for intent in intents]) + 1e-6
     drawn = []
     for _ in range(users):
-        taste = random.dirichlet(habits.intent_concentration * base)
-        manner = random.dirichlet(np.full(len(registers), habits.register_concentration / len(registers) * 3))
+        taste = random.dirichlet(habits.intent_concentration * rates / rates.sum() + 1e-3)
+        manner = random.dirichlet(np.full(len(registers), habits.register_concentration / len(registers) * 3)) + 1e-9
         chance = habits.dispersion / (habits.dispersion + habits.mean_utterances)
         count = int(np.clip(random.negative_binomial(habits.dispersion, chance), 1, habits.most_utterances))
         said = []
-        for intent_index in random.choice(len(intents), size=count, p=taste):
-            intent = intents[int(intent_index)]
-            order = random.choice(len(registers), size=len(registers), replace=False, p=_positive(manner))
+        for index in random.choice(len(intents), size=count, p=taste):
+            intent = intents[int(index)]
+            order = random.choice(len(registers), size=len(registers), replace=False, p=manner / manner.sum())
             available = next(pool[intent, registers[i]] for i in order if (intent, registers[i]) in pool)
             said.append(available[int(random.integers(len(available)))])
         drawn.append(tuple(said))
-    description = (
-        f"{users} simulated users of {domain.name!r}, seed {seed}; utterances per user: negative binomial, mean "
-        f"{habits.mean_utterances:g}; intents Dirichlet({habits.intent_concentration:g} x Zipf^{habits.zipf_exponent:g}); "
-        f"registers Dirichlet({habits.register_concentration:g})"
-    )
-    return Population(tuple(drawn), test, description)
+    return tuple(drawn)
 
 
 def read_utterances(path: Path, known: Sequence[str]) -> list[tuple[str, Utterance]]:
@@ -133,8 +148,3 @@ def population_from_rows(
     return Population(
         dealt, test, f"{users} users dealt 15 sentences each of {len(train)}; {len(test)} held out by text"
     )
-
-
-def _positive(weights: np.ndarray) -> np.ndarray:
-    safe = weights + 1e-9
-    return safe / safe.sum()

@@ -17,7 +17,7 @@ from aggregator.checkpoint import Checkpoint
 from aggregator.releases.intent_head import ServerOptimizer
 from privacy.clipping import clip_l2, discretise
 from privacy.mechanisms import NoisySum, sample_discrete_gaussian
-FEATURE_SCALE = 8.0
+from shared_models.intent_head import FEATURE_SCALE
 from shared_models.wire import LocalTraining, noise_variance_for
 
 NoiseSampler = Callable[[int, int], npt.NDArray[np.int64]]

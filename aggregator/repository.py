@@ -133,15 +133,14 @@ def write_first_version(
     for signer in keyring.signers("root"):
         metadata.sign(signer, append=True)
     write_durably(directory / METADATA_FOLDER / "1.root.json", metadata.to_bytes())
+
+    def public(role: str) -> list[SSlibKey]:
+        return [signer.public_key for signer in keyring.signers(role)]
+
     delegations = Delegations({}, {})
     for role, threshold, paths, keys in (
-        (MODELS_ROLE, 1, ["encoder/*", "tokenizer/*"], [one.public_key for one in keyring.signers(MODELS_ROLE)]),
-        (
-            RULES_ROLE,
-            RULES_THRESHOLD,
-            [RULES_TARGET, TEMPLATES_TARGET],
-            [one.public_key for one in keyring.signers(RULES_ROLE)],
-        ),
+        (MODELS_ROLE, 1, ["encoder/*", "tokenizer/*"], public(MODELS_ROLE)),
+        (RULES_ROLE, RULES_THRESHOLD, [RULES_TARGET, TEMPLATES_TARGET], public(RULES_ROLE)),
         (POLICY_ROLE, 1, [POLICY_TARGET], [SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(officer_key))]),
     ):
         delegations.roles[role] = DelegatedRole(role, [], threshold, terminating=True, paths=paths)
@@ -210,10 +209,6 @@ class Repository:
         except (OSError, ValueError, RepositoryError, DeserializationError) as error:
             raise BundleTamperedError(f"{directory}: the published metadata cannot be read: {error}") from error
         return cls(directory, root, roles, snapshot, timestamp, now, lifetimes, keyring)
-
-    @property
-    def snapshot_version(self) -> int:
-        return int(self._snapshot.version)
 
     def targets_of(self, role: str) -> Mapping[str, TargetFile]:
         """The targets that `role` signs now; none if the role has signed nothing yet."""
@@ -302,16 +297,13 @@ class Repository:
             stray.unlink()
         meta = {} if self._timestamp is None else dict(self._snapshot.meta)
         for role, raw in self._pending.items():
-            version = Metadata[Targets].from_bytes(raw).signed.version
-            meta[f"{role}.json"] = MetaFile(version, len(raw), {"sha256": hashlib.sha256(raw).hexdigest()})
+            meta[f"{role}.json"] = _listed(Metadata[Targets].from_bytes(raw).signed.version, raw)
         snapshot_bytes = b""
         if self._pending or self._is_ageing("snapshot"):
             version = self._next_version("snapshot")
             snapshot = Snapshot(version=version, expires=_expiry(self.now, self._lifetimes.snapshot_s), meta=meta)
             snapshot_bytes = self._sign("snapshot", snapshot)
-            snapshot_meta = MetaFile(
-                version, len(snapshot_bytes), {"sha256": hashlib.sha256(snapshot_bytes).hexdigest()}
-            )
+            snapshot_meta = _listed(version, snapshot_bytes)
         else:
             assert self._timestamp is not None
             snapshot_meta = self._timestamp.snapshot_meta
@@ -398,6 +390,10 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _listed(version: int, raw: bytes) -> MetaFile:
+    return MetaFile(version, len(raw), {"sha256": hashlib.sha256(raw).hexdigest()})
 
 
 def _expiry(now: float, lifetime_s: float) -> datetime:

@@ -109,7 +109,8 @@ class RoundRunner:
         checkpoint = self._state.checkpoint()
         if checkpoint is None:
             raise RoundError("this state holds no model yet; `tacit-fleet init` writes one")
-        checkpoint = self._settle_interrupted(replace(checkpoint, rounds_planned=settings.rounds))
+        self._settle_interrupted()
+        checkpoint = _planned(checkpoint, settings.rounds)
         while checkpoint.rounds_done < settings.rounds:
             outcome = self._round(grid, checkpoint, settings)
             checkpoint = outcome.checkpoint
@@ -216,7 +217,7 @@ class RoundRunner:
             local=limits.local,
         )
 
-    def _settle_interrupted(self, checkpoint: Checkpoint) -> Checkpoint:
+    def _settle_interrupted(self) -> None:
         """A reserved round without an end belongs to a run that was killed: say so; its budget stays spent."""
         open_rounds: dict[int, str] = {}
         for entry in self._state.entries():
@@ -226,13 +227,25 @@ class RoundRunner:
                 open_rounds.pop(entry.body["round_id"], None)
         for round_id, plan_hash in open_rounds.items():
             self._abort(round_id, plan_hash, "the aggregator was stopped during this round", None)
-        return checkpoint
 
     def _abort(self, round_id: int, plan_hash: str, reason: str, survivors: int | None) -> None:
         self._state.append(
             "abort", {"round_id": round_id, "plan_hash": plan_hash, "reason": reason, "survivors": survivors}
         )
         self._state.note("last_abort", {"time_s": int(self._clock()), "reason": reason})
+
+
+def _planned(checkpoint: Checkpoint, rounds: int) -> Checkpoint:
+    """The checkpoint with `rounds` in all as its goal; a new series starts from the model that the last one released."""
+    if (
+        checkpoint.rounds_done
+        and checkpoint.rounds_done >= checkpoint.rounds_planned
+        and rounds > checkpoint.rounds_done
+    ):
+        zeros = np.zeros(checkpoint.weights.shape)
+        fresh = checkpoint.released_weights()
+        checkpoint = replace(checkpoint, weights=fresh, velocity=zeros, tail_sum=zeros, tail_count=0)
+    return replace(checkpoint, rounds_planned=rounds)
 
 
 class _Collection:
@@ -293,4 +306,3 @@ def exchange(grid: Grid, content: Any, cohort: Sequence[int], round_id: int, giv
             yield reply
         if not replies:
             time.sleep(POLL_PAUSE_S)
-

@@ -95,7 +95,8 @@ class SuperLink:
             return
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            self._lock.acquire(timeout=0)
+            if not self._lock.is_locked:
+                self._lock.acquire(timeout=0)
         except filelock.Timeout as error:
             raise FleetError(f"{self._directory}: this fleet is being served by another process") from error
         except OSError as error:
@@ -125,8 +126,9 @@ class SuperLink:
                 process.kill()
                 process.wait()
             _end_all(family, grace_s=3.0)
-        (self.folder / "process.json").unlink(missing_ok=True)
-        self._lock.release()
+        if self._lock.is_locked:  # else the file is another's
+            (self.folder / "process.json").unlink(missing_ok=True)
+            self._lock.release()
 
     def restart(self, timeout_s: float = 60.0) -> None:
         """Start again on the same port and database after it has died. Raises FleetError; it may be tried again."""

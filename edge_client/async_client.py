@@ -16,7 +16,7 @@ from edge_client.client import EdgeClient
 from edge_client.config import EdgeConfig
 from edge_client.know.consent import Consent, ConsentReceipt
 from edge_client.know.store import Store
-from shared_models.bundle import Staleness
+from shared_models.bundle import Staleness, TrustAnchor
 from shared_models.intents import Recognition
 from shared_models.purposes import NOTICE_VERSION
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from edge_client.know.store.keys import KeySource
+    from edge_client.share.device import ClientPort
     from edge_client.understand.intent import IntentModel
 
 
@@ -90,6 +91,18 @@ class AsyncEdgeClient:
     def model(self) -> IntentModel:
         """The model itself, not asynchronous; the first access loads it."""
         return self._client.model
+
+    @property
+    def trust(self) -> TrustAnchor:
+        return self._client.trust
+
+    @property
+    def published_policy(self) -> bytes | None:
+        return self._client.published_policy
+
+    async def device_port(self) -> ClientPort:
+        """The port itself, not asynchronous: call it from a worker thread."""
+        return await asyncio.to_thread(self._client.device_port)
 
     async def recognize(self, text: str) -> Recognition:
         return await asyncio.to_thread(self._client.recognize, text)

@@ -143,7 +143,7 @@ class Chat:
         self._say(
             f"Assistant for {bundle['domain']}: {bundle['intents']} intents, model {bundle['version']}, {bundle['staleness']}."
         )
-        self._whisper("everything stays on this device; /help shows what else you can type")
+        self._whisper("what you write stays on this device; /help shows what else you can type")
 
     def _ask_consent(self) -> None:
         open_questions = [purpose for purpose in PURPOSES.values() if not self._client.consent.was_asked(purpose.name)]

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_client.platform import default_home
 from shared_models.errors import ConfigError, KeyUnavailableError, StoreError, TacitError, TextError
@@ -52,6 +52,9 @@ COMMANDS = (
     Command("consent", "show, grant or withdraw what the assistant may do"),
     Command("forget", "erase everything about you on this device"),
     Command("doctor", "check key, store, bundle, disk and clock"),
+    Command("enrol", "join a fleet: make this device's key for it", "edge_client.share.cli"),
+    Command("agent", "take part in federated rounds until stopped", "edge_client.share.cli"),
+    Command("shared", "show what left this device, and what it cost", "edge_client.share.cli"),
 )
 
 
@@ -227,12 +230,7 @@ def run_inspect(options: argparse.Namespace) -> int:
         print(f"home      {known['home']}")
         storage = known["storage"]
         print(f"store     {storage['size_bytes']} bytes, {storage['commits']} commits, key from {storage['key']}")
-        bundle = known["bundle"]
-        print(
-            f"bundle    {bundle['domain']} model {bundle['version']}, {bundle['staleness']}"
-            if bundle
-            else "bundle    none yet"
-        )
+        print(f"bundle    {_bundle_line(known['bundle'])}")
         for line in consent_lines(client):
             print(f"consent   {line}")
     print(f"examples  {known['counts']['examples']}")
@@ -242,6 +240,14 @@ def run_inspect(options: argparse.Namespace) -> int:
     for name, phrases in known["own_intents"].items():
         print(f"          {name:24} {' | '.join(phrases)}")
     return 0
+
+
+def _bundle_line(bundle: dict[str, Any] | None) -> str:
+    if bundle is None:
+        return "none yet"
+    if "problem" in bundle:
+        return f"cannot be used: {bundle['problem']}"
+    return f"{bundle['domain']} model {bundle['version']}, {bundle['staleness']}"
 
 
 def arguments_consent(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ Nothing here sends anything: what leaves a device is edge_client/share/, through
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,10 @@ from edge_client.answer.feedback import (
     NOT_AN_INTENT,
     FeedbackResult,
     resolve_intent,
+    words_of,
 )
-from edge_client.answer.respond import CHOSEN_NOW, TOLD_BEFORE, Reply, Responder
+from edge_client.answer.respond import CHOSEN_NOW, TOLD_BEFORE, Reply, Responder, chosen_reading
+from edge_client.bundle_words import describe_bundle, no_model_text
 from edge_client.bundles import ActiveBundle, BundleStore
 from edge_client.config import EdgeConfig
 from edge_client.decide.decision import AskLimits, decide
@@ -29,14 +32,17 @@ from edge_client.know.examples import ACCEPTED, MEANT, Examples
 from edge_client.know.own_intents import OwnIntents
 from edge_client.know.store import Store
 from edge_client.platform import private_folder
-from shared_models.bundle import Staleness
-from shared_models.domain import TRAVEL
+from shared_models.bundle import Staleness, TrustAnchor
 from shared_models.errors import (
+    BundleError,
+    BundleRollbackError,
     BundleUnavailableError,
     ConfigError,
     ConsentError,
+    ModelError,
     ModelMissingError,
     StoreClosedError,
+    StoreWriteError,
     TextError,
 )
 from shared_models.intents import Recognition
@@ -47,11 +53,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from edge_client.know.store.keys import KeySource
+    from edge_client.share.device import ClientPort
     from edge_client.understand.intent import IntentModel
 
 BUNDLE_FOLDER = "bundle"
-_FIRST = frozenset({"1", "first", "the first", "the first one", "former", "the former"})
-_SECOND = frozenset({"2", "second", "the second", "the second one", "latter", "the latter"})
+_log = logging.getLogger(__name__)
 
 
 class EdgeClient:
@@ -69,7 +75,13 @@ class EdgeClient:
         self._examples = Examples(store, config.clock, config.most_examples)
         self._own = OwnIntents(store, config.clock)
         self.consent = Consent(store, config.clock, {PERSONAL_LEARNING.name: self._erase_learned})
-        self._bundle: ActiveBundle | None = bundles.current()
+        self._bundle: ActiveBundle | None = None
+        self._bundle_problem: BundleError | ModelError | None = None
+        try:
+            self._bundle = bundles.current()
+        except (BundleError, ModelError) as error:
+            # The user's rights need no model: what is kept can be seen, and consents changed, all the same.
+            self._bundle_problem = error
         self._source: Path | str | None = None
         self._responder: Responder | None = None
         self._model: IntentModel | None = None
@@ -106,8 +118,9 @@ class EdgeClient:
             private_folder(home)
             try:
                 bundles.refresh(bundle, trust)
-            except BundleUnavailableError:
-                # Offline is normal: what is active stays active, and says how old it is.
+            except (BundleUnavailableError, BundleRollbackError):
+                # Offline is normal, and a folder that the app ships may be older than what arrived since: what is active
+                # stays active, and says how old it is.
                 if bundles.current() is None:
                     raise
         elif bundles.current() is None:
@@ -128,8 +141,8 @@ class EdgeClient:
         with self._lock:
             asked, self._asked = self._asked, None
             responder = self._words()
-        if asked is not None and (chosen := _chosen(clean, asked[1], responder)) is not None:
-            self.feedback(asked[0], intent=chosen)
+        if asked is not None and (chosen := chosen_reading(clean, asked[1], responder)) is not None:
+            self._learn_choice(asked[0], chosen)
             version = self._active().manifest.version
             recognition = Recognition(asked[0], chosen, 1.0, (), False, version, chosen in self._own)
             told = CHOSEN_NOW
@@ -156,7 +169,7 @@ class EdgeClient:
 
         Raises UnknownIntentError (with the nearest names), TextError, StoreWriteError.
         """
-        said = _said(text)
+        said = words_of(text)
         with self._lock:
             name = resolve_intent(intent, self.intents(), self._active().intent_labels)
             return self._keep(said, name, MEANT)
@@ -169,7 +182,7 @@ class EdgeClient:
         with self._lock:
             if found.out_of_scope or found.intent not in self.intents():
                 return FeedbackResult(found.intent, False, NOT_AN_INTENT, len(self._examples))
-            return self._keep(_said(found), found.intent, ACCEPTED)
+            return self._keep(words_of(found), found.intent, ACCEPTED)
 
     def define_intent(self, name: str, phrases: Sequence[str]) -> int:
         """Teach an intent of the user's own, or more phrases for it; returns how many it has. It never leaves the device.
@@ -211,12 +224,35 @@ class EdgeClient:
         with self._lock:
             self._require_open()
             known = source or self._source or (self._bundle.trust.bundle_url if self._bundle is not None else None)
-            if known is None:
-                raise ConfigError("there is no address of a bundle yet: name a folder or a URL")
-            staleness = self._bundles.refresh(known, trust)
-            self._source = known
-            self._bundle, self._responder, self._model, self._asked = self._bundles.current(), None, None, None
-            return staleness
+        if known is None:
+            raise ConfigError("there is no address of a bundle yet: name a folder or a URL")
+        # Outside the lock: the conversation goes on while a slow server answers.
+        staleness = self._bundles.refresh(known, trust)
+        bundle = self._bundles.current()
+        with self._lock:
+            self._require_open()
+            self._source, self._bundle, self._bundle_problem = known, bundle, None
+            self._drop_models()
+        return staleness
+
+    # -- sharing --------------------------------------------------------------------------------------------------
+
+    @property
+    def trust(self) -> TrustAnchor:
+        """Whom this device trusts: pinned with the first bundle."""
+        return self._active().trust
+
+    @property
+    def published_policy(self) -> bytes | None:
+        """The privacy officer's signed envelope in the active bundle. Whether it is in force is the gate's question."""
+        return self._active().policy
+
+    def device_port(self) -> ClientPort:
+        """What answers federated rounds for this device, through the gate. Raises PolicyError."""
+        from edge_client.share.device import ClientPort
+
+        with self._lock:
+            return ClientPort(self)
 
     # -- the user's rights ----------------------------------------------------------------------------------------
 
@@ -238,7 +274,7 @@ class EdgeClient:
             storage = self.store.describe()
             return {
                 "home": str(self.store.folder),
-                "bundle": self._describe_bundle(),
+                "bundle": describe_bundle(self._bundle, self._bundle_problem, self.config.clock()),
                 "consents": {name: entry["granted"] for name, entry in self.consent.document().items()},
                 "counts": {"examples": len(self._examples), "own_intents": len(self._own)},
                 "storage": storage,
@@ -292,7 +328,7 @@ class EdgeClient:
     def _active(self) -> ActiveBundle:
         self._require_open()
         if self._bundle is None:
-            raise ModelMissingError(no_model_text())
+            raise self._bundle_problem or ModelMissingError(no_model_text())
         return self._bundle
 
     def _words(self) -> Responder:
@@ -331,6 +367,13 @@ class EdgeClient:
         self._examples.keep(text, intent, how, self._embed(text), manifest.encoder_sha256)
         return FeedbackResult(intent, True, KEPT, len(self._examples))
 
+    def _learn_choice(self, text: str, intent: str) -> None:
+        try:
+            self.feedback(text, intent=intent)
+        except StoreWriteError as error:
+            # The user is waiting for an answer, not for the disk; status() and doctor have the words for it.
+            _log.warning("a choice could not be kept: %s", type(error).__name__)
+
     def _require_learning(self) -> None:
         if not self.consent.is_granted(PERSONAL_LEARNING.name):
             raise ConsentError(
@@ -342,51 +385,5 @@ class EdgeClient:
         self._own.clear()
         self._model, self._asked = None, None
 
-    def _describe_bundle(self) -> dict[str, Any] | None:
-        bundle = self._bundle
-        if bundle is None:
-            return None
-        return {
-            "version": bundle.manifest.version,
-            "domain": bundle.manifest.domain,
-            "fleet": bundle.trust.fleet,
-            "intents": len(bundle.manifest.labels),
-            "rules": len(bundle.rules.rules),
-            "encoder_sha256": bundle.manifest.encoder_sha256,
-            "policy": bundle.policy is not None,
-            "staleness": bundle.staleness_at(self.config.clock()),
-            "fresh_until_s": bundle.fresh_until_s,
-            "valid_until_s": bundle.valid_until_s,
-        }
-
     def _drop_models(self) -> None:
         self._model, self._responder, self._asked = None, None, None
-
-
-def no_model_text() -> str:
-    """What to do when there is no model yet."""
-    return (
-        "there is no model yet: `tacit-fleet build DIR` makes a bundle (add --domain FOLDER for your own world; "
-        f"{TRAVEL.name!r} is the one that ships), then open with bundle=DIR"
-    )
-
-
-def _said(given: str | Recognition | Reply) -> str:
-    text = (
-        given.recognition.text if isinstance(given, Reply) else given.text if isinstance(given, Recognition) else given
-    )
-    clean = clean_text(text)
-    if not clean:
-        raise TextError("there is nothing to learn from an empty text")
-    return clean
-
-
-def _chosen(answer: str, choices: tuple[str, ...], words: Responder) -> str | None:
-    """The choice that the user's short answer to a question names; None if it is something new."""
-    plain = answer.casefold().strip(" .!?\"'“”")
-    if plain in _FIRST:
-        return choices[0]
-    if plain in _SECOND:
-        return choices[1]
-    named = [intent for intent in choices if plain in (intent, words.label(intent).casefold())]
-    return named[0] if named else None

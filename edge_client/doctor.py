@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_client.bundle_words import no_model_text
 from edge_client.bundles import ActiveBundle, BundleStore
 from edge_client.chat import spoken_time
 from edge_client.know.store import Store
@@ -97,7 +98,7 @@ def _store(
 
 
 def _bundle(home: Path, clock: Callable[[], float]) -> Iterator[Finding]:
-    from edge_client.client import BUNDLE_FOLDER, no_model_text
+    from edge_client.client import BUNDLE_FOLDER
 
     folder = home / BUNDLE_FOLDER
     try:

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import nacl.signing
+
 from privacy.keys import fingerprint, load_public_key, load_signing_key, new_key_pair
 from privacy.ledger import read_entries
 from privacy.policy import Policy, parse_policy, sign_policy
+from privacy.policy_role import sign_policy_role
 from privacy.policy_text import PolicyDraft, draft_policy, explain_policy, halt_text
 from privacy.report_page import render_html
 from privacy.reports import build_report, read_ledger, verify_ledger
@@ -141,19 +144,37 @@ def _policy_explain(options: argparse.Namespace) -> int:
 
 
 def _policy_sign(options: argparse.Namespace) -> int:
-    envelope = sign_policy(_read(options.file).decode("utf-8", "replace"), load_signing_key(options.key))
-    write_atomically(options.out, envelope.to_bytes())
-    print(f"{options.out}  signed by {envelope.signer}; publish it with: tacit-fleet policy {options.out}")
-    return 0
+    text = _read(options.file).decode("utf-8", "replace")
+    return _write_signed(text, load_signing_key(options.key), options.out)
 
 
 def _policy_halt(options: argparse.Namespace) -> int:
     key = load_signing_key(options.key)
     current = Envelope.from_bytes(_read(options.file))
     parse_policy(current, bytes(key.verify_key))
-    envelope = sign_policy(halt_text(current.payload.decode(), options.reason), key)
-    write_atomically(options.out, envelope.to_bytes())
-    print(f"{options.out}  stops all contributions; publish it with: tacit-fleet policy {options.out}")
+    return _write_signed(halt_text(current.payload.decode(), options.reason), key, options.out)
+
+
+def role_path(signed: Path) -> Path:
+    """Where the officer's bundle metadata lies beside a signed policy."""
+    return signed.with_name(f"{signed.stem}.role.json")
+
+
+def sign_for_fleet(text: str, key: nacl.signing.SigningKey) -> tuple[Envelope, bytes]:
+    """The signed policy, and the officer's metadata of the bundle's role `privacy-policy` for it. Raises PolicyError."""
+    envelope = sign_policy(text, key)
+    policy = parse_policy(envelope, bytes(key.verify_key))
+    expires = datetime.fromtimestamp(policy.expires_s, UTC)
+    return envelope, sign_policy_role(key, envelope.to_bytes(), policy.sequence, expires)
+
+
+def _write_signed(text: str, key: nacl.signing.SigningKey, out: Path) -> int:
+    envelope, role = sign_for_fleet(text, key)
+    write_atomically(role_path(out), role)
+    write_atomically(out, envelope.to_bytes())
+    print(
+        f"{out}\n{role_path(out)}\nsigned by {envelope.signer}; both go to the central team: tacit-fleet policy FLEET {out}"
+    )
     return 0
 
 
@@ -206,8 +227,6 @@ def _report(options: argparse.Namespace) -> int:
 
 def _parse_unsigned(text: str) -> Policy:
     """Parse a draft by signing it with a key that is thrown away: one parser, one set of checks."""
-    import nacl.signing
-
     throwaway = nacl.signing.SigningKey.generate()
     return parse_policy(sign_policy(text, throwaway), bytes(throwaway.verify_key))
 

@@ -18,10 +18,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from shared_models.errors import ContributionError
+from shared_models.intent_head import FEATURE_SCALE
 from shared_models.wire import LocalTraining
-
-FEATURE_SCALE = 8.0
-"""Logits are FEATURE_SCALE · W x (see shared_models.intent_head)."""
 
 NOISE_GENERATOR = "torch (not cryptographic)"
 

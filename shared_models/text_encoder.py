@@ -56,7 +56,7 @@ class TextEncoder:
     def __init__(self, model: Path, tokenizer: Path, *, expected_sha256: str | None = None) -> None:
         import tokenizers
 
-        raw = _read(model)
+        raw, vocabulary = _read(model), _read(tokenizer)
         self._sha256 = hashlib.sha256(raw).hexdigest()
         if expected_sha256 is not None and self._sha256 != expected_sha256:
             raise ModelDamagedError(
@@ -68,7 +68,7 @@ class TextEncoder:
         if names != ["input_ids", "attention_mask"] or shape != [("embedding", DIMENSION)]:
             raise ModelDamagedError(f"{model.name} is not a sentence encoder with {DIMENSION} dimensions")
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(_read(tokenizer).decode("utf-8"))
+            self._tokenizer = tokenizers.Tokenizer.from_str(vocabulary.decode("utf-8"))
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(MAX_TOKENS)
         except Exception as error:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from real_bundle import RealBundle
 
     from aggregator.deployment import FleetServer
+    from shared_models.domain import Domain
+    from shared_models.encoder import EncoderFiles
+    from shared_models.text_encoder import TextEncoder
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +51,31 @@ def served_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetServ
 
     with served(tmp_path_factory.mktemp("served")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def encoder_files() -> EncoderFiles:
+    """The real encoder, from the user's cache or built into it."""
+    from shared_models.encoder import build_encoder
+
+    return build_encoder()
+
+
+@pytest.fixture(scope="session")
+def text_encoder(encoder_files: EncoderFiles) -> TextEncoder:
+    from shared_models.text_encoder import TextEncoder
+
+    return TextEncoder(encoder_files.model, encoder_files.tokenizer, expected_sha256=encoder_files.model_sha256)
+
+
+@pytest.fixture(scope="session")
+def travel_domain() -> Domain:
+    from shared_models.domain import TRAVEL, load_domain
+
+    return load_domain(TRAVEL)
+
+
+@pytest.fixture(scope="session")
+def tiny_domain_dir() -> Path:
+    """A second, small domain (a library's assistant). Read only: copy it before changing it."""
+    return Path(__file__).parent / "data" / "tiny_domain"

@@ -20,11 +20,14 @@ PURPOSE = "intent-model"
 
 @dataclass(frozen=True)
 class ServerOptimizer:
-    """FedAvgM (Hsu, Qi, Brown 2019) over one clipped gradient per device, with Polyak averaging of the last models."""
+    """FedAvgM (Hsu, Qi, Brown 2019) over one clipped gradient per device, with Polyak averaging of the last models.
 
-    learning_rate: float = 8.0
-    momentum: float = 0.9
-    tail_rounds: int = 4
+    The defaults were measured for few rounds from seed phrases (docs/decisions.md): with 8 rounds momentum does not pay.
+    """
+
+    learning_rate: float = 12.0
+    momentum: float = 0.0
+    tail_rounds: int = 3
     """The released model is the mean of the models after the last `tail_rounds` rounds."""
 
     def __post_init__(self) -> None:

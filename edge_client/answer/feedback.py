@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from shared_models.errors import UnknownIntentError
+from edge_client.answer.respond import Reply
+from shared_models.errors import TextError, UnknownIntentError
+from shared_models.intents import Recognition
 from shared_models.purposes import PERSONAL_LEARNING
+from shared_models.text_encoder import clean_text
 
 KEPT = "kept on this device as an example"
 KEPT_AS_PHRASE = "kept on this device as a phrase of your own intent"
@@ -29,6 +32,19 @@ class FeedbackResult:
 
     def document(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def words_of(given: str | Recognition | Reply) -> str:
+    """The text that feedback is about, as it was read. Raises TextError if it is empty or no text."""
+    text: object = given
+    if isinstance(given, Reply):
+        text = given.recognition.text
+    elif isinstance(given, Recognition):
+        text = given.text
+    clean = clean_text(text)
+    if not clean:
+        raise TextError("there is nothing to learn from an empty text")
+    return clean
 
 
 def resolve_intent(wanted: object, known: Iterable[str], labels: Mapping[str, str]) -> str:

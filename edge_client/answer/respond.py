@@ -18,6 +18,8 @@ _ANSWER = "You would like to {label}."
 _OWN = "This is your own “{label}”."
 TOLD_BEFORE = "you told me before that this means “{label}”"
 CHOSEN_NOW = "you chose “{label}”"
+_FIRST = frozenset({"1", "first", "the first", "the first one", "former", "the former"})
+_SECOND = frozenset({"2", "second", "the second", "the second one", "latter", "the latter"})
 _AGE = {
     "stale": "I have not heard lately whether there is a newer version of what I know",
     "expired": "what I know is past its date; connect once to refresh it",
@@ -120,6 +122,15 @@ class Responder:
         if staleness in _AGE:
             reasons.append(_AGE[staleness])
         return tuple(dict.fromkeys(reasons))
+
+
+def chosen_reading(answer: str, choices: tuple[str, ...], words: Responder) -> str | None:
+    """The reading that a short answer to a question names ("the second one", its plain words); None for something new."""
+    plain = answer.casefold().strip(" .!?\"'“”")
+    for intent, numbers in zip(choices, (_FIRST, _SECOND), strict=False):
+        if plain in numbers:
+            return intent
+    return next((intent for intent in choices if plain in (intent, words.label(intent).casefold())), None)
 
 
 def _fill(template: str, **words: str) -> str:

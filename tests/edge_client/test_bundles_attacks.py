@@ -369,7 +369,7 @@ def test_a_policy_that_the_officer_did_not_seal_inside_a_role_that_the_officer_s
         targets.targets["manifest.json"] = fleet.put_target("manifest.json", manifest.to_bytes())
 
     fleet.rewrite("privacy-policy", change, [signer_of(fleet.officer)])
-    refused_by_all(fleet, device, BundleTamperedError, "manifest")
+    refused_by_all(fleet, device, BundleTamperedError, "signature")
     fleet.rewrite("targets", name_it, [fleet.signer("targets")])
     refused_by_all(fleet, device, BundleTamperedError, "signature")
 

@@ -190,6 +190,10 @@ def test_doctor_is_content_with_a_sound_device_and_names_what_is_wrong(home: Pat
     assert none.returncode == 1
     assert "tacit-fleet build" in none.stdout
     assert not (tmp_path / "nowhere").exists()
+    for path in (home / "bundle" / "objects").iterdir():
+        path.write_bytes(b"junk")
+    assert "BAD bundle" in device(home, "doctor").stdout
+    assert "cannot be used" in device(home, "inspect").stdout
     (home / "store.tacit").write_bytes(b"junk")
     if os.name != "nt":
         (home / "store.key").chmod(0o644)
@@ -260,3 +264,53 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
             main([command.name, "--help"])
         assert ended.value.code == 0
         assert "--home" in capsys.readouterr().out
+
+
+def talk_until_killed(home: Path, turns: int, pause_s: float) -> list[str]:
+    """Teach one text after the other in a chat, kill it in the midst; returns the texts that it said it kept."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "edge_client.cli", "chat", "--home", str(home)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "TACIT_PASSPHRASE": WORDS},
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    texts = [f"saying {home.name} {number}" for number in range(turns)]
+    child.stdin.write("".join(f"{text}\n/meant rent_car\n" for text in texts))
+    child.stdin.flush()
+    acknowledged = 0
+    for line in child.stdout:
+        acknowledged += "kept on this device as an example" in line
+        if acknowledged == 3:
+            break
+    time.sleep(pause_s)
+    child.kill()
+    rest, _ = child.communicate(timeout=60)
+    acknowledged += rest.count("kept on this device as an example\n")
+    return texts[:acknowledged]
+
+
+def check_taught(home: Path, acknowledged: list[str]) -> None:
+    known = json.loads(device(home, "inspect", "--json").stdout)
+    kept = [example["text"] for example in known["examples"]]
+    assert kept[: len(acknowledged)] == acknowledged
+    assert len(kept) - len(acknowledged) in (0, 1)
+
+
+def test_a_killed_chat_has_kept_what_it_said_it_kept(home: Path) -> None:
+    device(home, "consent", "grant", "personal-learning")
+    acknowledged = talk_until_killed(home, 200, 0.05)
+    assert 3 <= len(acknowledged) < 200
+    check_taught(home, acknowledged)
+
+
+@pytest.mark.deep
+def test_many_killed_chats_have_kept_what_they_said_they_kept(prepared: Path, tmp_path: Path) -> None:
+    for number in range(12):
+        home = Path(shutil.copytree(prepared, tmp_path / f"home{number}"))
+        device(home, "consent", "grant", "personal-learning")
+        acknowledged = talk_until_killed(home, 300, number * 0.017)
+        check_taught(home, acknowledged)

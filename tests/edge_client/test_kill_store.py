@@ -95,7 +95,20 @@ def test_a_kill_inside_a_commit_leaves_the_former_or_the_new_state(tmp_path: Pat
     assert check(tmp_path, acknowledged) == (4 if written else 3)
 
 
-@pytest.mark.parametrize("point", CREATION_POINTS)
+SOME_CREATION_POINTS = ["store.key.after_temp", "store.key.after_sync", "store.created", "store.after_rename"]
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        *SOME_CREATION_POINTS,
+        *(
+            pytest.param(point, marks=pytest.mark.deep)
+            for point in CREATION_POINTS
+            if point not in SOME_CREATION_POINTS
+        ),
+    ],
+)
 def test_a_kill_while_a_store_is_made_leaves_one_that_can_be_made(tmp_path: Path, point: str) -> None:
     child = start(tmp_path, **{FAULT_VARIABLE: point})
     assert acknowledged_by(child) == []

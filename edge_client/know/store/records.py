@@ -66,11 +66,11 @@ class _Cache(Storage):
 class _Documents(Table):
     """TinyDB's table with text for document ids."""
 
-    document_id_class = str  # type: ignore[assignment]
+    document_id_class = str
 
     def replace(self, key: str, document: dict[str, Any]) -> None:
         """Put `document` under `key`; one that is there is replaced whole and keeps its place."""
-        self._update_table(lambda table: table.__setitem__(key, document))  # type: ignore[call-overload]
+        self._update_table(lambda table: table.__setitem__(key, document))
 
 
 class _Database(TinyDB):
@@ -92,8 +92,8 @@ class Records:
     def get(self, key: str) -> dict[str, Any] | None:
         """A copy of the object under `key`."""
         with self._store.lock:
-            found = self._documents.get(doc_id=key)  # type: ignore[arg-type]
-            return None if found is None else copy.deepcopy(dict(found))  # type: ignore[arg-type]
+            found = self._documents.get(doc_id=key)
+            return None if found is None else copy.deepcopy(dict(found))
 
     def put(self, key: str, value: Mapping[str, Any]) -> None:
         """Keep `value` under `key`: durable on return, or at the end of the transaction. Raises StoreWriteError."""
@@ -109,7 +109,7 @@ class Records:
         with self._store.lock:
             if key not in self:
                 return False
-            return bool(self._documents.remove(doc_ids=[key]))  # type: ignore[list-item]
+            return bool(self._documents.remove(doc_ids=[key]))
 
     def clear(self) -> int:
         """Remove all; returns how many there were."""
@@ -139,7 +139,7 @@ class Records:
 
     def __contains__(self, key: str) -> bool:
         with self._store.lock:
-            return self._documents.contains(doc_id=key)  # type: ignore[arg-type]
+            return bool(self._documents.contains(doc_id=key))
 
     def __len__(self) -> int:
         with self._store.lock:

@@ -10,6 +10,7 @@ import os
 import queue
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +27,7 @@ TELEMETRY_OFF: Mapping[str, str] = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+TICK_S = 0.2
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV")
 _SOURCE_ROOT = Path(__file__).resolve().parents[3]
 
@@ -105,10 +107,16 @@ class AgentChannel:
                 logger.debug("the agent's pipe was broken")
 
     def _next(self, timeout_s: float | None) -> Frame | str | None:
-        try:
-            item = self._frames.get(timeout=timeout_s)
-        except queue.Empty:
-            raise AgentError(f"the agent has not answered within {timeout_s} s") from None
+        give_up_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            try:
+                item = self._frames.get(timeout=_tick_s(give_up_s))
+                break
+            except queue.Empty:
+                if self._killed.is_set():
+                    return None
+                if give_up_s is not None and time.monotonic() >= give_up_s:
+                    raise AgentError(f"the agent has not answered within {timeout_s} s") from None
         if isinstance(item, WireError):
             raise item
         return item
@@ -129,10 +137,15 @@ class AgentChannel:
     def _put(self, item: Frame | WireError | str | None) -> None:
         while not self._killed.is_set():
             try:
-                self._frames.put(item, timeout=0.5)
+                self._frames.put(item, timeout=TICK_S)
                 return
             except queue.Full:
                 continue
+
+
+def _tick_s(give_up_s: float | None) -> float:
+    """Short enough that a kill from another thread is noticed."""
+    return TICK_S if give_up_s is None else max(0.0, min(TICK_S, give_up_s - time.monotonic()))
 
 
 def _environment(home: str) -> dict[str, str]:

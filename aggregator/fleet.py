@@ -1,0 +1,264 @@
+"""A fleet's folder: what the central team keeps of one federated task.
+
+DIR/fleet.json          name, format
+DIR/domain/             a copy of the domain that the fleet was made with
+DIR/keys/aggregator.*   signs plans and the ledger
+DIR/officer.pub         whom this fleet's devices trust for policies (the secret key is never here)
+DIR/policy.signed.json  the policy in force, and DIR/policy.role.json, the officer's metadata for the bundle
+DIR/state.sqlite        ledger and checkpoints
+DIR/bundle/             what is served; DIR/bundle-keys/ its publishing keys
+DIR/enrolled/           public keys of enrolled devices
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nacl.signing
+
+from aggregator.certificates import create_fleet_ca
+from aggregator.checkpoint import FleetState
+from aggregator.modelling import PublicPhrases
+from aggregator.publish import BundleContents, create_repository, published_manifest
+from aggregator.registry import Registry
+from aggregator.rounds import RoundRunner
+from privacy.cli import write_atomically
+from privacy.keys import load_public_key, load_signing_key, new_key_pair
+from privacy.policy import Policy, parse_policy
+from shared_models.canonical import Envelope
+from shared_models.domain import Domain, load_domain
+from shared_models.encoder import EncoderFiles, build_encoder
+from shared_models.errors import CheckpointError, ConfigError, PolicyError, WireError
+from shared_models.intent_head import to_onnx
+from shared_models.text_encoder import TextEncoder
+
+FORMAT = 1
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """One fleet's folder, opened."""
+
+    directory: Path
+    name: str
+
+    # -- making and opening ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        directory: Path,
+        *,
+        name: str,
+        domain: Path,
+        officer_public_key: bytes,
+        hostnames: tuple[str, ...] = (),
+        progress: Progress | None = None,
+    ) -> Fleet:
+        """Make keys, certificates, the bootstrap model and its first signed bundle. Raises ConfigError, DomainError."""
+        if directory.exists() and any(directory.iterdir()):
+            raise ConfigError(f"{directory}: exists and is not empty")
+        loaded = load_domain(domain)
+        directory.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(domain, directory / "domain")
+        new_key_pair(directory / "keys", "aggregator")
+        write_atomically(directory / "officer.pub", f"{officer_public_key.hex()}\n".encode())
+        create_fleet_ca(directory, hostnames)
+        fleet = cls(directory, name)
+        build_bundle(
+            directory / "bundle",
+            loaded,
+            officer_public_key=officer_public_key,
+            aggregator_public_key=fleet.aggregator_public_key,
+            fleet=name,
+            progress=progress,
+        )
+        # Last, so that a folder with this file is a whole one.
+        write_atomically(directory / "fleet.json", json.dumps({"format": FORMAT, "fleet": name}).encode())
+        return fleet
+
+    @classmethod
+    def open(cls, directory: Path) -> Fleet:
+        """Raises ConfigError if `directory` is not a fleet's folder."""
+        try:
+            document = json.loads((directory / "fleet.json").read_text(encoding="utf-8"))
+            if document["format"] != FORMAT or not isinstance(document["fleet"], str):
+                raise ValueError("unknown format")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{directory}: not a fleet's folder; `tacit-fleet init {directory}` makes one") from error
+        return cls(directory, document["fleet"])
+
+    # -- its parts ------------------------------------------------------------------------------------------------
+
+    @property
+    def bundle(self) -> Path:
+        return self.directory / "bundle"
+
+    @property
+    def aggregator_public_key(self) -> bytes:
+        return load_public_key(self.directory / "keys" / "aggregator.pub")
+
+    @property
+    def officer_public_key(self) -> bytes:
+        return load_public_key(self.directory / "officer.pub")
+
+    def signing_key(self) -> nacl.signing.SigningKey:
+        return load_signing_key(self.directory / "keys" / "aggregator.key")
+
+    def domain(self) -> Domain:
+        return load_domain(self.directory / "domain")
+
+    def policy_envelope(self) -> Envelope:
+        """Raises PolicyError if there is none yet."""
+        try:
+            return Envelope.from_bytes((self.directory / "policy.signed.json").read_bytes())
+        except FileNotFoundError as error:
+            raise PolicyError(
+                "this fleet has no signed policy yet: the officer signs one (`tacit-privacy policy init`, `policy sign`), "
+                f"then `tacit-fleet policy {self.directory} policy.signed.json`"
+            ) from error
+        except (OSError, WireError) as error:
+            raise PolicyError(f"{self.directory / 'policy.signed.json'}: cannot be read: {error}") from error
+
+    def policy(self) -> Policy:
+        return parse_policy(self.policy_envelope(), self.officer_public_key)
+
+    def state(self, *, read_only: bool = False) -> FleetState:
+        return FleetState(self.directory / "state.sqlite", None if read_only else self.signing_key())
+
+    def phrases(self) -> PublicPhrases:
+        return PublicPhrases.of(self.domain(), load_encoder(build_encoder()))
+
+    # -- what the team does ---------------------------------------------------------------------------------------
+
+    def adopt_policy(self, envelope_bytes: bytes, role: bytes) -> Policy:
+        """Take a newer policy of the officer's into force: folder, ledger and bundle. Raises PolicyError."""
+        envelope = Envelope.from_bytes(envelope_bytes)
+        policy = parse_policy(envelope, self.officer_public_key)
+        if policy.fleet != self.name:
+            raise PolicyError(f"this policy is for fleet {policy.fleet!r}, this fleet is {self.name!r}")
+        if policy.aggregator_key != self.aggregator_public_key:
+            raise PolicyError("this policy names another aggregator's key than this fleet's")
+        if (self.directory / "policy.signed.json").exists() and policy.sequence < self.policy().sequence:
+            raise PolicyError(
+                f"policy {policy.sequence} is older than policy {self.policy().sequence}, which is in force"
+            )
+        write_atomically(self.directory / "policy.role.json", role)
+        write_atomically(self.directory / "policy.signed.json", envelope_bytes)
+        self.record_policy()
+        self.publish(self.published_version())
+        return policy
+
+    def record_policy(self) -> None:
+        """Write the policy in force into the ledger, as its genesis or as a change; once per policy."""
+        envelope, policy = self.policy_envelope(), self.policy()
+        state = self.state()
+        try:
+            entries = state.entries()
+            recorded = [item for item in entries if item.kind in ("genesis", "policy")]
+            if not recorded:
+                body = {"fleet": self.name, "officer_key": self.officer_public_key.hex(), "policy": envelope.document()}
+                state.append("genesis", body)
+            elif Envelope.from_document(recorded[-1].body["policy"]).hash != policy.hash:
+                state.append("policy", {"policy": envelope.document()})
+        finally:
+            state.close()
+
+    def runner(self, state: FleetState) -> RoundRunner:
+        """Ready to run rounds: the model is begun from the public phrases if there is none yet."""
+        manifest = published_manifest(self.bundle)
+        if manifest is None:
+            raise CheckpointError(f"{self.bundle}: nothing is published yet")
+        runner = RoundRunner(state, self.policy(), self.signing_key(), manifest.encoder_sha256)
+        if state.checkpoint() is None:
+            phrases = self.phrases()
+            runner.begin(phrases.domain.labels, phrases.seed_weights(), 0)
+        return runner
+
+    def published_version(self) -> int:
+        manifest = published_manifest(self.bundle)
+        return manifest.version if manifest else 0
+
+    def publish(self, version: int | None = None) -> int:
+        """Publish the released model (tail average) with the domain's rules and wording; returns the version.
+
+        Without `version`: the next one, recorded in the ledger. With the published one: only policy and wording change.
+        """
+        state = self.state()
+        try:
+            checkpoint = state.checkpoint()
+            published = self.published_version()
+            phrases = self.phrases()
+            if version is None:
+                if checkpoint is None or not checkpoint.rounds_done:
+                    raise CheckpointError("no round has been released yet, so there is no new model to publish")
+                weights, version = checkpoint.released_weights(), published + 1
+                raw = to_onnx(phrases.head(weights, version))
+            else:
+                manifest = published_manifest(self.bundle)
+                assert manifest is not None
+                name = f"{manifest.head_sha256}.{manifest.head_target.rpartition('/')[2]}"
+                raw = (self.bundle / "targets" / manifest.head_target.rpartition("/")[0] / name).read_bytes()
+            contents = _contents(phrases.domain, build_encoder(), raw, version)
+            role = self.directory / "policy.role.json"
+            if role.exists():
+                policy = {"policy": self.policy_envelope().to_bytes(), "policy_role": role.read_bytes()}
+                contents = BundleContents(**{**contents.__dict__, **policy})
+            if version > published:
+                Registry(self.bundle).publish(contents)
+                manifest = published_manifest(self.bundle)
+                assert manifest is not None
+                state.append("publish", {"version": version, "head_sha256": manifest.head_sha256})
+            else:
+                Registry(self.bundle).publish(contents)
+            return version
+        finally:
+            state.close()
+
+
+def load_encoder(files: EncoderFiles) -> TextEncoder:
+    return TextEncoder(files.model, files.tokenizer, expected_sha256=files.model_sha256)
+
+
+def build_bundle(
+    directory: Path,
+    domain: Domain,
+    *,
+    officer_public_key: bytes,
+    aggregator_public_key: bytes,
+    fleet: str,
+    progress: Progress | None = None,
+) -> None:
+    """A signed bootstrap bundle: encoder, the head that seed phrases give, rules, wording; no policy, so nothing can leave.
+
+    Raises ConfigError if `directory` holds anything.
+    """
+    files = build_encoder(progress=progress)
+    phrases = PublicPhrases.of(domain, load_encoder(files))
+    head = to_onnx(phrases.head(phrases.seed_weights(), 0))
+    create_repository(
+        directory,
+        officer_public_key=officer_public_key,
+        aggregator_public_key=aggregator_public_key,
+        fleet=fleet,
+    )
+    Registry(directory).publish(_contents(domain, files, head, 0))
+
+
+def _contents(domain: Domain, files: EncoderFiles, head: bytes, version: int) -> BundleContents:
+    return BundleContents(
+        encoder_model=files.model,
+        tokenizer=files.tokenizer,
+        head=head,
+        labels=domain.labels,
+        rules=domain.rules,
+        templates=domain.templates,
+        intent_labels={spec.name: spec.label for spec in domain.intents},
+        domain=domain.name,
+        version=version,
+    )

@@ -1,0 +1,158 @@
+"""`tacit-device enrol`, `agent` and `shared`: joining a fleet, taking part in its rounds, seeing what left.
+
+The node's key is made here, kept in the encrypted store, and never shown; the fleet gets its public half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import threading
+import time
+from pathlib import Path
+
+from edge_client.cli import open_client
+from edge_client.client import EdgeClient
+from edge_client.share.agent.fleet import FleetConfig, FleetState, new_node_key
+from edge_client.share.agent.process import AgentProcess
+from edge_client.share.device import open_gate
+from privacy.accounting import epsilon_from_rho
+from shared_models.errors import ConfigError, PolicyError
+from shared_models.purposes import INTENT_MODEL
+
+LINK_TABLE = "fleet"
+
+
+def arguments_enrol(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fleet", required=True, metavar="HOST:PORT", help="address of the fleet's service")
+    parser.add_argument("--ca", type=Path, required=True, metavar="ca.pem", help="the fleet's certificate authority")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="public key to hand to the central team"
+    )
+
+
+def run_enrol(options: argparse.Namespace) -> int:
+    with open_client(options) as client:
+        public = enrol(client, options.fleet, _read(options.ca))
+    options.out.write_bytes(public)
+    print(f"{options.out}  give it to the central team: tacit-fleet enrol FLEET {options.out}")
+    return 0
+
+
+def arguments_agent(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=int, default=0, metavar="N", help="stop after answering N messages; 0: go on")
+    parser.add_argument("--heartbeat-s", type=float, default=30.0)
+    parser.add_argument("--poll-s", type=float, default=3.0)
+    parser.add_argument("--log", type=Path, help="file for what the training process prints")
+    parser.add_argument("--log-level", default="WARNING", choices=("DEBUG", "INFO", "WARNING"))
+
+
+def run_agent(options: argparse.Namespace) -> int:
+    stopping = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stopping.set())
+    with open_client(options) as client:
+        if not client.consent.is_granted(INTENT_MODEL.name):
+            print("Contributing is off: rounds will be refused until `tacit-device consent grant intent-model`.")
+        config = fleet_config(client, options.heartbeat_s, options.poll_s, options.log_level)
+        failed = False
+
+        def report(state: FleetState, error: str | None) -> None:
+            nonlocal failed
+            print(f"{state}{': ' + error if error else ''}", flush=True)
+            failed = state is FleetState.REFUSED
+
+        with AgentProcess(config, client.device_port(), on_state=report, log_path=options.log) as agent:
+            while not stopping.is_set() and not failed:
+                if options.rounds and agent.answered >= options.rounds:
+                    # The reply is on its way when the owner has answered: the child is ready again once it was taken.
+                    agent.wait_for(FleetState.READY, timeout_s=60.0)
+                    break
+                time.sleep(0.2)
+        return 1 if failed else 0
+
+
+def arguments_shared(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true")
+
+
+def run_shared(options: argparse.Namespace) -> int:
+    with open_client(options) as client:
+        document = shared_document(client)
+    if options.json:
+        print(json.dumps(document, indent=2))
+        return 0
+    if not document["receipts"]:
+        print("Nothing has left this device.")
+    for receipt in document["receipts"]:
+        body = receipt["body"]
+        note = f" ({body['note']})" if body["note"] else ""
+        print(f"round {body['round_id']}: {body['contribution']} for {body['purpose']}, rho {body['rho']:.4g}{note}")
+    if document["epsilon_spent"] is not None:
+        print(
+            f"Spent epsilon {document['epsilon_spent']:.3f} of {document['epsilon_limit']:.3f} "
+            f"at delta {document['delta']:.2g} in this period."
+        )
+    return 0
+
+
+def enrol(client: EdgeClient, address: str, ca_pem: bytes) -> bytes:
+    """Make the node's key, once, and remember the way to the fleet; returns the public key, PEM. Raises ConfigError."""
+    table = client.store.table(LINK_TABLE)
+    known = table.get("node")
+    private, public = (
+        (known["private_pem"].encode(), known["public_pem"].encode()) if known is not None else new_node_key()
+    )
+    FleetConfig(address, ca_pem, private)
+    with client.store.transaction():
+        table.put("node", {"private_pem": private.decode(), "public_pem": public.decode()})
+        table.put("link", {"address": address, "ca_pem": ca_pem.decode("ascii", "replace")})
+    return public
+
+
+def fleet_config(client: EdgeClient, heartbeat_s: float, poll_s: float, log_level: str = "WARNING") -> FleetConfig:
+    """The enrolled device's way to its fleet. Raises ConfigError before `enrol`."""
+    table = client.store.table(LINK_TABLE)
+    node, link = table.get("node"), table.get("link")
+    if node is None or link is None:
+        raise ConfigError(
+            "this device is not enrolled yet: `tacit-device enrol --fleet HOST:PORT --ca ca.pem --out FILE`"
+        )
+    return FleetConfig(
+        link["address"],
+        link["ca_pem"].encode(),
+        node["private_pem"].encode(),
+        heartbeat_interval_s=heartbeat_s,
+        poll_interval_s=poll_s,
+        log_level=log_level,
+    )
+
+
+def shared_document(client: EdgeClient) -> dict[str, object]:
+    """All that ever left this device, and what it cost, as plain JSON."""
+    gate = open_gate(client)
+    document: dict[str, object] = {
+        "receipts": gate.receipts(),
+        "epsilon_spent": None,
+        "epsilon_limit": None,
+        "delta": None,
+        "policy_sequence": None,
+    }
+    try:
+        budget = gate.budget(INTENT_MODEL.name)
+    except PolicyError:
+        return document
+    policy = gate.policy
+    assert policy is not None
+    document["epsilon_spent"] = epsilon_from_rho(budget.rho_spent, policy.delta)
+    document["epsilon_limit"] = epsilon_from_rho(budget.rho_limit, policy.delta)
+    document["delta"], document["policy_sequence"] = policy.delta, policy.sequence
+    return document
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
