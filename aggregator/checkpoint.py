@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,12 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
-from privacy.ledger import Entry, next_entry, read_entries, sign_entry
+from privacy.ledger import Entry, next_entry, read_entries, sign_entry, verify_chain, verify_signatures
 from shared_models.errors import CheckpointError, LedgerError
 
 FORMAT = 1
 KEPT_CHECKPOINTS = 3
+_FORMAT_NOTE = "format"
 
 _schema = sa.MetaData()
 _ledger = sa.Table(
@@ -94,12 +96,14 @@ class Checkpoint:
                 tail_count, next_round_id, rounds_done, rounds_planned = (int(value) for value in file["counters"])
                 labels = tuple(str(label) for label in file["labels"])
                 weights, velocity, tail_sum = file["weights"], file["velocity"], file["tail_sum"]
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise CheckpointError(f"checkpoint is damaged: {error}") from error
         if not (
             weights.shape == velocity.shape == tail_sum.shape and weights.ndim == 2 and len(weights) == len(labels)
         ):
             raise CheckpointError("checkpoint is damaged: its arrays do not fit together")
+        if not (np.isfinite(weights).all() and np.isfinite(velocity).all() and np.isfinite(tail_sum).all()):
+            raise CheckpointError("checkpoint is damaged: it holds NaN or infinite values")
         return cls(labels, weights, velocity, tail_sum, tail_count, next_round_id, rounds_done, rounds_planned)
 
     def released_weights(self) -> npt.NDArray[np.float32]:
@@ -121,12 +125,19 @@ class FleetState:
         self._clock = clock
         try:
             self._engine = sa.create_engine(url)
+        except (sa.exc.SQLAlchemyError, ImportError) as error:
+            raise CheckpointError(f"not the address of a database: {_first_line(error)}") from error
+        try:
             if self._engine.dialect.name == "sqlite":
                 sa.event.listen(self._engine, "connect", _make_sqlite_durable)
-            _schema.create_all(self._engine)
-            self._last = self._read_last()
-        except sa.exc.SQLAlchemyError as error:
+            self._prepare(location)
+            self._last = self._verified_last(location)
+        except (sa.exc.SQLAlchemyError, ValueError) as error:
+            self.close()
             raise CheckpointError(f"{location}: not a usable state: {_first_line(error)}") from error
+        except CheckpointError:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._engine.dispose()
@@ -176,16 +187,19 @@ class FleetState:
         return entry
 
     def checkpoint(self) -> Checkpoint | None:
-        """The newest checkpoint; None before the first. Raises CheckpointError if its bytes are not those of the ledger."""
-        newest = sa.select(_checkpoints).order_by(_checkpoints.c.position.desc()).limit(1)
-        row = self._read(newest).first()
-        if row is None:
+        """The newest checkpoint; None before the first.
+
+        Raises CheckpointError if it is not there or its bytes are not those of the ledger: an older one would use a round
+        id twice.
+        """
+        recorded = [entry for entry in self.entries() if "checkpoint_sha256" in entry.body]
+        if not recorded:
             return None
-        recorded = next((entry for entry in self.entries() if entry.index == row.position), None)
-        digest = hashlib.sha256(row.arrays).hexdigest()
-        if recorded is None or recorded.body.get("checkpoint_sha256") != digest:
+        position, digest = recorded[-1].index, recorded[-1].body["checkpoint_sha256"]
+        row = self._read(sa.select(_checkpoints).where(_checkpoints.c.position == position)).first()
+        if row is None or hashlib.sha256(row.arrays).hexdigest() != digest:
             raise CheckpointError(
-                f"the checkpoint of ledger entry {row.position} is damaged: its hash is not the one in the ledger; "
+                f"the checkpoint of ledger entry {position} is missing or damaged: its hash is not the one in the ledger; "
                 "restore the state from a copy"
             )
         return Checkpoint.from_bytes(row.arrays)
@@ -195,7 +209,10 @@ class FleetState:
         return [row.line for row in self._read(sa.select(_ledger).order_by(_ledger.c.position))]
 
     def entries(self) -> list[Entry]:
-        return [entry for _, entry in read_entries(self.lines())]
+        try:
+            return [entry for _, entry in read_entries(self.lines())]
+        except LedgerError as error:
+            raise CheckpointError(f"the ledger is damaged: {error}; restore the state from a copy") from error
 
     def export_ledger(self, path: Path) -> None:
         path.write_bytes(b"".join(line + b"\n" for line in self.lines()))
@@ -207,9 +224,12 @@ class FleetState:
 
     def note(self, name: str, value: Any) -> None:
         """Keep a small JSON value for `status`; not part of the ledger."""
-        with self._engine.begin() as connection:
-            connection.execute(_notes.delete().where(_notes.c.name == name))
-            connection.execute(_notes.insert().values(name=name, value=value))
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(_notes.delete().where(_notes.c.name == name))
+                connection.execute(_notes.insert().values(name=name, value=value))
+        except sa.exc.SQLAlchemyError as error:
+            raise CheckpointError(f"a note could not be written: {_first_line(error)}") from error
 
     def notes(self) -> dict[str, Any]:
         return {row.name: row.value for row in self._read(sa.select(_notes))}
@@ -218,18 +238,33 @@ class FleetState:
         try:
             with self._engine.connect() as connection:
                 return connection.execute(query).freeze()()
-        except sa.exc.SQLAlchemyError as error:
+        except (sa.exc.SQLAlchemyError, ValueError) as error:
             raise CheckpointError(f"the state cannot be read: {_first_line(error)}") from error
 
-    def _read_last(self) -> Entry | None:
-        with self._engine.connect() as connection:
-            row = connection.execute(sa.select(_ledger).order_by(_ledger.c.position.desc()).limit(1)).first()
-        if row is None:
-            return None
+    def _prepare(self, location: Path | str) -> None:
+        """Make the tables of a new state; refuse another application's database and a state of another format."""
+        present = set(sa.inspect(self._engine).get_table_names())
+        if present and not present <= set(_schema.tables):
+            raise CheckpointError(f"{location}: a database of something else; a state needs one of its own")
+        _schema.create_all(self._engine)
+        found = self.notes().get(_FORMAT_NOTE)
+        if found is None and self._read(sa.select(_ledger.c.position).limit(1)).first() is None:
+            self.note(_FORMAT_NOTE, FORMAT)
+        elif found != FORMAT:
+            raise CheckpointError(f"{location}: a state of format {found!r}, this version reads {FORMAT}")
+
+    def _verified_last(self, location: Path | str) -> Entry | None:
+        """The last entry, once the whole ledger is known to be linked and, if there is a key, signed with it."""
         try:
-            return next(read_entries([row.line]))[1]
+            lines = list(read_entries(self.lines()))
+            verify_chain([entry for _, entry in lines])
+            if self._key is not None:
+                verify_signatures(lines, [bytes(self._key.verify_key)] * len(lines))
         except LedgerError as error:
-            raise CheckpointError(f"the last ledger entry is damaged: {error}") from error
+            raise CheckpointError(
+                f"{location}: the ledger is damaged: {error}; restore the state from a copy"
+            ) from error
+        return lines[-1][1] if lines else None
 
 
 def _make_sqlite_durable(connection: Any, _record: Any) -> None:

@@ -1,8 +1,9 @@
 """The arithmetic of federated training without devices or messages, for repeated seeds and for benchmarks.
 
-Clipping and discretisation are the gate's own functions and the noise is the release's own sampler; the gradient is the closed
-form of what Opacus computes for a linear head. A test holds that one round here equals one round through `ClientApp`, gate and
-runner. What it cannot show (consent, budgets, losses on the way) is not claimed from it.
+Clipping and discretisation are the gate's in fewer passes, the noise is the release's own sampler unless a caller gives another,
+and the gradient is the closed form of what Opacus computes for a linear head. Tests hold that the integers are the gate's and
+that one round here equals one round through `ClientApp`, gate and runner. What it cannot show (consent, budgets, losses on the
+way) is not claimed from it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import numpy.typing as npt
 
 from aggregator.checkpoint import Checkpoint
 from aggregator.releases.intent_head import ServerOptimizer
-from privacy.clipping import clip_l2, discretise
+from privacy.clipping import SQUARED_SENSITIVITY
 from privacy.mechanisms import NoisySum, sample_discrete_gaussian
 from shared_models.intent_head import FEATURE_SCALE
-from shared_models.wire import LocalTraining, noise_variance_for
+from shared_models.wire import SCALE, LocalTraining, noise_variance_for
 
+_FINE = 1 << 24
 NoiseSampler = Callable[[int, int], npt.NDArray[np.int64]]
 
 
@@ -58,6 +60,21 @@ def client_update(client: ReplicaClient, weights: np.ndarray, local: LocalTraini
     return update.reshape(-1).astype(np.float64)
 
 
+def gate_integers(update: npt.NDArray[np.float64], clip_norm: float) -> npt.NDArray[np.float64]:
+    """What `privacy.clipping` makes of an update [d]: clipped, scaled, rounded; whole numbers in float64 [d].
+
+    For finite updates of ordinary size only; every sum of squares below is exact in float64 (under 2^53).
+    """
+    norm = float(np.sqrt(np.dot(update, update)))
+    scaled = update * (min(1.0, clip_norm / max(norm, 1e-300)) * (SCALE / clip_norm))
+    grid = np.rint(scaled)
+    shrink = 1.0
+    while (squared := float(np.dot(grid, grid))) > SQUARED_SENSITIVITY:
+        shrink *= min(SCALE / np.sqrt(squared), 1.0 - 1e-12)
+        grid = np.trunc(np.rint(scaled) * shrink)
+    return grid
+
+
 def train(
     labels: Sequence[str],
     weights: np.ndarray,
@@ -80,18 +97,17 @@ def train(
 def _release(
     checkpoint: Checkpoint, clients: Sequence[ReplicaClient], settings: ReplicaSettings, sampler: NoiseSampler
 ) -> NoisySum:
-    total = np.zeros(checkpoint.weights.size, dtype=np.int64)
+    summed = np.zeros(checkpoint.weights.size)
     private = settings.noise_multiplier > 0.0
     for client in clients:
         update = client_update(client, checkpoint.weights, settings.local)
-        if private:
-            total += discretise(clip_l2(update, settings.clip_norm)).values
-        else:
-            # The grid without the clip: fine enough that rounding does not matter.
-            total += np.rint(update * ((1 << 24) / settings.clip_norm)).astype(np.int64)
-    total *= settings.represented
+        # Without noise: the grid without the clip, fine enough that rounding does not matter.
+        summed += (
+            gate_integers(update, settings.clip_norm) if private else np.rint(update * (_FINE / settings.clip_norm))
+        )
+    total = summed.astype(np.int64) * settings.represented
     survivors = len(clients) * settings.represented
     if not private:
-        return NoisySum(total, survivors, 0, settings.clip_norm * (1 << 14) / (1 << 24))
+        return NoisySum(total, survivors, 0, settings.clip_norm * SCALE / _FINE)
     variance = noise_variance_for(settings.noise_multiplier)
     return NoisySum(total + sampler(variance, len(total)), survivors, variance, settings.clip_norm)

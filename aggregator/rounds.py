@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+import tokenize
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +31,7 @@ from privacy.merkle import merkle_root
 from privacy.policy import Policy
 from shared_models.canonical import seal_envelope
 from shared_models.errors import (
+    ConfigError,
     ContributionError,
     HaltedError,
     PolicyError,
@@ -43,6 +46,21 @@ logger = logging.getLogger(__name__)
 
 PUSH_CHUNK = 256
 POLL_PAUSE_S = 0.2
+_UNPARSABLE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+)
+"""What numpy's reader raises for bytes that a hostile device made up: one such reply must not end a round of others."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +75,10 @@ class RoundSettings:
     wait_for_devices_s: int = 0
     """How long the first round waits until enough devices are online."""
     optimizer: ServerOptimizer = field(default_factory=ServerOptimizer)
+
+    def __post_init__(self) -> None:
+        if self.rounds < 0 or (self.cohort is not None and self.cohort < 1) or self.deadline_s < 1:
+            raise ConfigError(f"cannot run rounds with {self}")
 
 
 @dataclass(frozen=True)
@@ -180,6 +202,8 @@ class RoundRunner:
         return limits
 
     def _cohort(self, grid: Grid, settings: RoundSettings, least: int) -> list[int]:
+        if settings.cohort is not None and settings.cohort < least:
+            raise ConfigError(f"a cohort of {settings.cohort} is too small: the policy releases nothing below {least}")
         waited_until_s = time.monotonic() + settings.wait_for_devices_s
         while True:
             online = sorted(grid.get_node_ids())
@@ -280,6 +304,9 @@ class _Collection:
             self.total.add(contribution.values)
         except (WireError, ContributionError) as error:
             self._reject(node_id, str(error))
+            return
+        except _UNPARSABLE as error:
+            self._reject(node_id, f"its records cannot be parsed: {type(error).__name__}")
             return
         self._awaited.discard(node_id)
         self.commitments.append(contribution_commitment(self._plan_hash, contribution.nonce, contribution.values))

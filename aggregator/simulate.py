@@ -7,6 +7,7 @@ features instead of text. Some are complete: an `EdgeClient` with an encrypted s
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from flwr.app import Context
 
 from aggregator.grid import ClientFunction, InProcessGrid
 from aggregator.population import Population
-from edge_client import EdgeClient
+from edge_client import EdgeClient, EdgeConfig
+from edge_client.bundles import BundleStore
 from edge_client.share.agent.client_app import make_client_app
 from edge_client.share.contributing import GatePort
 from edge_client.share.port import DevicePort, Trainer
@@ -101,9 +103,13 @@ class SimulatedFleet:
         self, folder: Path, bundle: Path, count: int, on_device: Callable[[int], None] | None = None
     ) -> None:
         """Turn the first `count` users into complete devices: encrypted store, consent, every utterance by `feedback()`."""
+        # One verified copy of the bundle serves all of them, as one installed app serves all its users on a device.
+        shared = EdgeConfig(bundles=BundleStore(folder / "bundle"))
         for index in range(min(count, len(self._population.users))):
-            key = np.random.default_rng([index, 7]).bytes(32)
-            client = EdgeClient.open(folder / f"device-{index:04d}", key=key, bundle=bundle)
+            key = secrets.token_bytes(32)
+            client = EdgeClient.open(
+                folder / f"device-{index:04d}", key=key, bundle=None if index else bundle, config=shared
+            )
             self.complete.append(client)
             with client.store.transaction():
                 client.consent.grant(PERSONAL_LEARNING.name)

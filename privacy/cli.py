@@ -21,7 +21,7 @@ from privacy.policy_text import PolicyDraft, draft_policy, explain_policy, halt_
 from privacy.report_page import render_html
 from privacy.reports import build_report, read_ledger, verify_ledger
 from shared_models.canonical import Envelope
-from shared_models.errors import ConfigError, PolicyError, TacitError
+from shared_models.errors import ConfigError, LedgerError, PolicyError, TacitError
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -33,8 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
         run: Command = options.run
         return run(options)
     except TacitError as error:
-        print(f"tacit-privacy: {error}", file=sys.stderr)
-        return 2
+        print(f"tacit-privacy: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1 if isinstance(error, LedgerError) else 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
@@ -120,6 +120,8 @@ def _policy_init(options: argparse.Namespace) -> int:
             valid_days=options.valid_days,
         )
     )
+    # A draft that could not be signed is no draft.
+    _parse_unsigned(text)
     write_atomically(options.out, text.encode())
     print(f"{options.out}  read it, change it, then: tacit-privacy policy sign {options.out} --key OFFICER.key")
     return 0
@@ -179,25 +181,20 @@ def _write_signed(text: str, key: nacl.signing.SigningKey, out: Path) -> int:
 
 
 def _ledger_show(options: argparse.Namespace) -> int:
-    for _, entry in read_entries(read_ledger(options.ledger)):
+    for _, entry in read_entries(_ledger_lines(options)):
         time = datetime.fromtimestamp(entry.time_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
         facts = {
             name: value
             for name, value in entry.body.items()
             if isinstance(value, int | float | str) and len(str(value)) <= 80
         }
-        print(f"{entry.index:5d}  {time}  {entry.kind:<12} {json.dumps(facts, ensure_ascii=False)}")
+        # Nothing is verified yet, and a terminal obeys control characters: JSON escapes them all.
+        print(f"{entry.index:5d}  {time}  {json.dumps(entry.kind[:40]):<14} {json.dumps(facts)}")
     return _ledger_verify(options)
 
 
 def _ledger_verify(options: argparse.Namespace) -> int:
-    try:
-        ledger = verify_ledger(
-            read_ledger(options.ledger), load_public_key(options.officer) if options.officer else None
-        )
-    except TacitError as error:
-        print(f"tacit-privacy: {error}", file=sys.stderr)
-        return 1
+    ledger = verify_ledger(_ledger_lines(options), _trusted_key(options))
     trusted = "the trusted officer's key" if options.officer else "the officer's key that it names itself"
     print(
         f"{len(ledger.entries)} entries hold: chain, signatures, arithmetic. Policy by {trusted}: "
@@ -207,13 +204,7 @@ def _ledger_verify(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    try:
-        report = build_report(
-            read_ledger(options.ledger), load_public_key(options.officer) if options.officer else None
-        )
-    except TacitError as error:
-        print(f"tacit-privacy: no report: {error}", file=sys.stderr)
-        return 1
+    report = build_report(_ledger_lines(options), _trusted_key(options))
     if options.html:
         write_atomically(options.html, render_html(report).encode())
         print(options.html)
@@ -223,6 +214,16 @@ def _report(options: argparse.Namespace) -> int:
     if not options.html and not options.json:
         print(json.dumps(report, indent=2))
     return 0
+
+
+def _ledger_lines(options: argparse.Namespace) -> list[bytes]:
+    if not options.ledger.is_file():
+        raise ConfigError(f"{options.ledger}: no such file")
+    return read_ledger(options.ledger)
+
+
+def _trusted_key(options: argparse.Namespace) -> bytes | None:
+    return load_public_key(options.officer) if options.officer else None
 
 
 def _parse_unsigned(text: str) -> Policy:
@@ -240,6 +241,7 @@ def _read(path: Path) -> bytes:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a whole file or nothing. Raises ConfigError."""
+    temporary = None
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as file:
@@ -249,6 +251,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
         raise ConfigError(f"{path}: cannot be written: {error}") from error
 
 

@@ -45,7 +45,9 @@ def finite_vector(value: object, dimension: int) -> FloatArray:
         raise ContributionError(f"an update is an array of numbers, got {_describe(value)}")
     if value.shape != (dimension,):
         raise ContributionError(f"an update of shape {value.shape} came where ({dimension},) was planned")
-    vector = value.astype(np.float64)
+    # A plain copy: a subclass of arrays could hide entries from the next check (a masked one does).
+    with np.errstate(over="ignore"):
+        vector = np.array(value, dtype=np.float64)
     if not np.isfinite(vector).all():
         raise ContributionError("an update holds NaN or infinite values")
     return vector
@@ -69,7 +71,8 @@ def discretise(clipped: ClippedVector) -> GridVector:
 
     The squared norm of the result, computed in int64, is at most SQUARED_SENSITIVITY.
     """
-    scaled = clipped.values * (SCALE / clipped.clip_norm)
+    # Divided first: SCALE over a subnormal clip norm is infinite. An entry beyond the bound alone would wrap int64 squares.
+    scaled = np.clip(clipped.values / clipped.clip_norm, -1.0, 1.0) * SCALE
     grid = np.rint(scaled).astype(np.int64)
     shrink = 1.0
     while (squared := int(np.dot(grid, grid))) > SQUARED_SENSITIVITY:

@@ -46,6 +46,11 @@ class HeadTrainer:
         `sample_rate` took. `expected_batch` is public: what a device holds does not change the scale of the noise.
         Raises ContributionError for arrays that do not fit together.
         """
+        kinds = tuple(array.dtype.name for array in (features, targets, weights))
+        if kinds != ("float32", "int64", "float32"):
+            raise ContributionError(f"features, targets and weights are {kinds}, expected float32, int64, float32")
+        if weights.ndim != 2 or 0 in weights.shape:
+            raise ContributionError(f"weights {weights.shape} are not a model [classes, features]")
         classes, dimension = weights.shape
         if features.ndim != 2 or features.shape[1] != dimension or targets.shape != (len(features),):
             raise ContributionError(

@@ -25,6 +25,7 @@ from privacy.ledger import Entry, next_entry
 from privacy.policy import ContributionLimits, Policy, is_looser, parse_policy
 from shared_models.canonical import Envelope
 from shared_models.errors import (
+    ConfigError,
     ConsentError,
     ContributionError,
     HaltedError,
@@ -82,7 +83,10 @@ def contribution_commitment(plan_hash: str, nonce: str, values: RingArray) -> st
 
 
 class Gate:
-    """One device's door. Not thread-safe: the owner of the store calls it under its lock."""
+    """One device's door. Not thread-safe: the owner of the store calls it under its lock.
+
+    Raises PolicyError at once if the policy in `memory` is not `officer_key`'s.
+    """
 
     def __init__(
         self,
@@ -96,16 +100,15 @@ class Gate:
         self._consent = consent
         self._memory = memory
         self._clock = clock
-        self._policy: Policy | None = None
-        stored = memory.get("policy")
-        if stored is not None:
-            self._policy = parse_policy(Envelope.from_document(stored["envelope"]), officer_key)
+        _ = self.policy
 
     # -- what people ask ------------------------------------------------------------------------------------------
 
     @property
     def policy(self) -> Policy | None:
-        return self._policy
+        """The policy in force. Always that of the memory: another gate on it may have taken a newer one (a halt) into force."""
+        stored = self._memory.get("policy")
+        return None if stored is None else parse_policy(Envelope.from_document(stored["envelope"]), self._officer_key)
 
     def receipts(self) -> list[dict[str, Any]]:
         """This device's own ledger: one hash-linked entry for each contribution that left, oldest first."""
@@ -127,10 +130,11 @@ class Gate:
     def adopt_policy(self, envelope: Envelope) -> Policy:
         """Take a policy into force if the pinned officer signed it and it is not older than the one in force.
 
-        A looser one starts a new need for consent and resets no counter. Raises PolicyError; the old one then stays.
+        A looser one makes the consents in force stale: each purpose needs a fresh one. It resets no counter.
+        Raises PolicyError; the old one then stays.
         """
         policy = parse_policy(envelope, self._officer_key)
-        current = self._policy
+        current = self.policy
         if current is not None:
             if policy.hash == current.hash:
                 return current
@@ -140,12 +144,12 @@ class Gate:
                 )
             if policy.fleet != current.fleet:
                 raise PolicyError(f"a policy for fleet {policy.fleet!r} came to a device of fleet {current.fleet!r}")
-        loosened_s = self._loosened_s()
+        stale = self._stale_consents()
         if current is not None and is_looser(current, policy):
-            loosened_s = self._now_s()
+            # By the consent itself, not by comparing times: a clock that is set back must not make an old consent fresh.
+            stale |= {name: since_s for name in policy.purposes if (since_s := self._granted_since(name)) is not None}
         with self._memory.transaction():
-            self._memory.put("policy", {"envelope": envelope.document(), "loosened_s": loosened_s})
-        self._policy = policy
+            self._memory.put("policy", {"envelope": envelope.document(), "stale_consents": stale})
         return policy
 
     # -- the door -------------------------------------------------------------------------------------------------
@@ -156,9 +160,10 @@ class Gate:
         `model_hash` is that of the model that came with the plan, `encoder_hash` that of the encoder in use here: a plan for
         others is a WireError.
 
-        An update that is not finite or has the wrong shape is replaced by zeros (staying away would say something), and the
-        receipt notes it. Raises RefusedError (its reason must not leave the device) and, for a plan that is not authentic,
-        WireError.
+        An update that fails, is not finite or has the wrong shape is replaced by zeros (staying away would say something about
+        the user's data), and the receipt notes it. Raises RefusedError (its reason must not leave the device) and, for a plan
+        that is not authentic or does not fit its model, WireError; `update` raises these two only for what is wrong with the
+        plan.
         """
         plan = self._authenticate(signed_plan)
         if plan.model_hash != model_hash or plan.encoder_hash != encoder_hash:
@@ -172,6 +177,10 @@ class Gate:
             vector = finite_vector(update(plan), plan.dimension)
         except ContributionError as error:
             vector, note = np.zeros(plan.dimension), str(error)
+        except (RefusedError, WireError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a plan made so that only some users' data fail would read who they are
+            vector, note = np.zeros(plan.dimension), f"the update failed with {type(error).__name__}"
         grid = discretise(clip_l2(vector, plan.clip_norm))
         # Mode trusted-aggregator: the integers as they are; the aggregator adds the noise (privacy.mechanisms.TrustedSum).
         sealed = SealedContribution(plan.task, plan.round_id, plan.hash, to_ring(grid.values), secrets.token_hex(16))
@@ -182,10 +191,10 @@ class Gate:
         return RoundPlan.from_envelope(signed_plan, self._require_policy().aggregator_key)
 
     def _check_consent(self, plan: RoundPlan) -> None:
-        since_s = self._consent.granted_since(plan.purpose)
+        since_s = self._granted_since(plan.purpose)
         if since_s is None:
             raise ConsentError(f"the user has not consented to {plan.purpose!r}")
-        if since_s < self._loosened_s():
+        if self._stale_consents().get(plan.purpose) == since_s:
             raise ConsentError(f"the policy allows more than the user has consented to for {plan.purpose!r}: ask again")
 
     def _check_policy(self, plan: RoundPlan, now_s: float) -> None:
@@ -232,13 +241,22 @@ class Gate:
     # -- small things ---------------------------------------------------------------------------------------------
 
     def _require_policy(self) -> Policy:
-        if self._policy is None:
+        policy = self.policy
+        if policy is None:
             raise PolicyError("this device has no privacy policy yet, so nothing can leave it")
-        return self._policy
+        return policy
 
-    def _loosened_s(self) -> float:
+    def _granted_since(self, purpose: str) -> float | None:
+        try:
+            return self._consent.granted_since(purpose)
+        except ConfigError:
+            # A purpose that this version of the app does not know: nobody can have consented to it.
+            return None
+
+    def _stale_consents(self) -> dict[str, float]:
+        """Purpose → the consent (by its time) that was in force when the policy became looser: it does not count any more."""
         stored = self._memory.get("policy")
-        return float(stored["loosened_s"]) if stored else 0.0
+        return dict(stored["stale_consents"]) if stored else {}
 
     def _now_s(self) -> float:
         """Never earlier than any time at which something was reserved: turning the clock back frees no budget."""

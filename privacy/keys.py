@@ -19,19 +19,19 @@ _HEADER = "tacit-ed25519-secret-key:"
 def new_key_pair(folder: Path, name: str) -> tuple[Path, Path]:
     """Write a fresh pair into `folder`; returns (secret, public). Raises ConfigError rather than overwrite a key."""
     secret, public = folder / f"{name}.key", folder / f"{name}.pub"
-    if not name or "/" in name or "\\" in name or name.startswith("."):
+    if not name or not name.isprintable() or "/" in name or "\\" in name or name.startswith("."):
         raise ConfigError(f"{name!r} is not a name for a key")
-    folder.mkdir(parents=True, exist_ok=True)
     key = nacl.signing.SigningKey.generate()
     try:
-        descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        folder.mkdir(parents=True, exist_ok=True)
+        if public.exists():
+            raise FileExistsError(f"{public.name} is there")
+        _write_new(secret, f"{_HEADER}{bytes(key).hex()}\n", 0o600)
+        _write_new(public, f"{bytes(key.verify_key).hex()}\n", 0o644)
     except FileExistsError as error:
         raise ConfigError(f"{secret}: exists already; keys are never overwritten") from error
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(f"{_HEADER}{bytes(key).hex()}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    public.write_text(f"{bytes(key.verify_key).hex()}\n", encoding="ascii")
+    except OSError as error:
+        raise ConfigError(f"{secret}: cannot be written: {error}") from error
     return secret, public
 
 
@@ -52,6 +52,14 @@ def fingerprint(public_key: bytes) -> str:
     """What people compare: the key's id in groups of four."""
     name = key_id(public_key)
     return " ".join(name[start : start + 4] for start in range(0, len(name), 4))
+
+
+def _write_new(path: Path, text: str, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _read(path: Path) -> str:

@@ -12,17 +12,20 @@ from typing import Any
 
 import nacl.signing
 
-from shared_models.canonical import Envelope, canonical_bytes, canonical_hash, parse_document, seal_envelope
+from shared_models.canonical import Envelope, canonical_bytes, canonical_hash, key_id, parse_document, seal_envelope
 from shared_models.errors import LedgerError, WireError
 
 ENTRY_KIND = "application/vnd.tacit.ledger-entry+json"
 START = "0" * 64
 """What the first entry names as its predecessor."""
 
+_MOST_TIME_S = 253_402_300_799
+"""End of the year 9999."""
+
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry. `kind` is one of: genesis, policy, reserve, release, abort, publish, contribution (on a device)."""
+    """One entry. `kind` is one of: genesis, policy, begin, reserve, release, abort, publish, contribution (on a device)."""
 
     index: int
     time_s: int
@@ -49,11 +52,12 @@ class Entry:
             entry = cls(**document)
         except TypeError as error:
             raise LedgerError(f"not a ledger entry: {error}") from error
-        if not isinstance(entry.body, dict) or not all(
-            isinstance(value, kind)
-            for value, kind in ((entry.index, int), (entry.time_s, int), (entry.kind, str), (entry.previous, str))
-        ):
+        # type(), not isinstance: true is an int too.
+        found = tuple(type(value) for value in (entry.index, entry.time_s, entry.kind, entry.body, entry.previous))
+        if found != (int, int, str, dict, str):
             raise LedgerError("not a ledger entry: a field has the wrong type")
+        if not 0 <= entry.time_s <= _MOST_TIME_S:
+            raise LedgerError(f"not a ledger entry: its time is {str(entry.time_s)[:40]}")
         return entry
 
 
@@ -70,11 +74,17 @@ def sign_entry(entry: Entry, key: nacl.signing.SigningKey) -> bytes:
 
 
 def read_entries(lines: Iterable[bytes]) -> Iterator[tuple[Envelope, Entry]]:
-    """Parse the lines of a ledger file; signatures are checked by `verify_chain`. Raises LedgerError with the line's number."""
+    """Parse the lines of a ledger file; signatures are checked by `verify_signatures`. Raises LedgerError with the line's number.
+
+    A line has one way to be written, so that no byte of it can be changed unnoticed.
+    """
     for number, line in enumerate(lines, 1):
         try:
             envelope = Envelope.from_bytes(line)
-            yield envelope, Entry.from_document(parse_document(envelope.payload))
+            entry = Entry.from_document(parse_document(envelope.payload))
+            if envelope.to_bytes() != line or canonical_bytes(entry.document()) != envelope.payload:
+                raise LedgerError("not in canonical form: something was altered")
+            yield envelope, entry
         except (WireError, LedgerError) as error:
             raise LedgerError(f"ledger line {number}: {error}") from error
 
@@ -97,5 +107,7 @@ def verify_signatures(lines: Sequence[tuple[Envelope, Entry]], keys: Sequence[by
     for (envelope, entry), key in zip(lines, keys, strict=True):
         try:
             envelope.open(ENTRY_KIND, key)
+            if envelope.signer != key_id(key):
+                raise WireError("it names another key than the one that signed it")
         except WireError as error:
             raise LedgerError(f"ledger entry {entry.index}: {error}") from error

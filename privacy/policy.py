@@ -8,6 +8,7 @@ newer policy stops all contributions.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -115,11 +116,15 @@ def parse_policy(envelope: Envelope, officer_key: bytes) -> Policy:
         raise PolicyError(f"policy: {error}") from error
     if len(payload) > MAX_POLICY_BYTES:
         raise PolicyError(f"policy: {len(payload)} bytes, at most {MAX_POLICY_BYTES} are accepted")
+    return _policy(_Fields("policy", read_yaml(payload)), envelope.hash)
+
+
+def read_yaml(text: bytes) -> Any:
+    """The YAML value of a policy's text, which has one meaning only: no key twice, no aliases. Raises PolicyError."""
     try:
-        document = yaml.safe_load(payload.decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise PolicyError(f"policy: not valid YAML: {error}") from error
-    return _policy(_Fields("policy", document), envelope.hash)
+        return yaml.load(text.decode("utf-8"), Loader=_StrictLoader)
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
+        raise PolicyError(f"policy: not valid YAML: {' '.join(str(error).split())[:300]}") from error
 
 
 def is_looser(old: Policy, new: Policy) -> bool:
@@ -155,6 +160,27 @@ def _purpose_is_looser(old: PurposeLimits, new: PurposeLimits) -> bool:
 
 def _local_noise(limits: ContributionLimits) -> float:
     return limits.local.noise_multiplier if limits.local else float("inf")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader without what lets one text mean two things, or a short text a huge value."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not accepted")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if len(set(map(str, names))) != len(names):
+            raise yaml.YAMLError("a field stands twice in one mapping")
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 takes 1e-5 for a text, because it has no dot.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+\Z"), list("-+0123456789")
+)
 
 
 class _Fields:
@@ -202,11 +228,14 @@ class _Fields:
         value = self.take(name)
         try:
             moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-        except (TypeError, ValueError) as error:
+            time_s = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+            # Until 9999-12-31 at most, so that every time can be shown.
+            datetime.fromtimestamp(time_s + MAX_VALID_DAYS * 86_400, UTC)
+        except (TypeError, ValueError, OverflowError) as error:
             raise PolicyError(
                 f"{self.where}: {name} is {str(value)[:60]!r}, expected a time (ISO 8601, UTC)"
             ) from error
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+        return time_s
 
     def done(self) -> None:
         if self.left:
@@ -214,8 +243,7 @@ class _Fields:
 
 
 def _policy(fields: _Fields, digest: str) -> Policy:
-    if fields.take("format") != POLICY_FORMAT:
-        raise PolicyError(f"policy: unknown format, this version reads format {POLICY_FORMAT}")
+    fields.integer("format", POLICY_FORMAT, POLICY_FORMAT)
     issued_s, expires_s = fields.time_s("issued"), fields.time_s("expires")
     if not issued_s < expires_s <= issued_s + MAX_VALID_DAYS * 86_400:
         raise PolicyError(f"policy: expires must lie within {MAX_VALID_DAYS} days after issued")

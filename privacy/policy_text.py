@@ -7,8 +7,10 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import yaml
+
 from privacy.accounting import default_delta, epsilon_from_rho, noise_multiplier_for
-from privacy.policy import MAX_VALID_DAYS, Policy
+from privacy.policy import MAX_VALID_DAYS, Policy, read_yaml
 from shared_models.errors import ConfigError, PolicyError
 from shared_models.wire import MODE_TRUSTED
 
@@ -129,20 +131,19 @@ def explain_policy(policy: Policy) -> list[str]:
 
 
 def halt_text(text: str, reason: str, now: datetime | None = None) -> str:
-    """The policy's text with the next number, in force from now, and all contributions stopped. Raises PolicyError."""
+    """The policy with the next number, in force from now, and all contributions stopped. Raises PolicyError.
+
+    Written anew from its values, so that stopping works whatever the form of the text; its comments are lost.
+    """
     issued = (now or datetime.now(UTC)).replace(microsecond=0)
-    quoted = '"' + reason.replace("\\", "").replace('"', "'").replace("\n", " ")[:500] + '"'
-    sequence = re.search(r"(?m)^sequence: *(\d+)", text)
-    if sequence is None:
-        raise PolicyError("policy: no line `sequence: N` to count up")
-    for name, value in (
-        ("sequence", str(int(sequence.group(1)) + 1)),
-        ("issued", issued.isoformat()),
-        ("expires", (issued + timedelta(days=MAX_VALID_DAYS)).isoformat()),
-        ("halted", "true"),
-        ("reason", quoted),
-    ):
-        text, count = re.subn(rf"(?m)^{name}:.*$", lambda _, n=name, v=value: f"{n}: {v}", text)  # type: ignore[misc]
-        if count != 1:
-            raise PolicyError(f"policy: expected one line `{name}: ...`, found {count}")
-    return text
+    document = read_yaml(text.encode())
+    if not isinstance(document, dict) or not isinstance(document.get("sequence"), int):
+        raise PolicyError("policy: no field `sequence` to count up")
+    document |= {
+        "sequence": document["sequence"] + 1,
+        "issued": issued.isoformat(),
+        "expires": (issued + timedelta(days=MAX_VALID_DAYS)).isoformat(),
+        "halted": True,
+        "reason": " ".join(reason.split())[:500],
+    }
+    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))

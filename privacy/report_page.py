@@ -32,7 +32,9 @@ def render_html(report: dict[str, Any]) -> str:
     ledger, policy = report["ledger"], report["policy"]
     halted = '<p class="warn">Contributions are halted by the privacy officer.</p>' if policy["halted"] else ""
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Privacy report of {fleet}</title><style>{_STYLE}</style></head><body>
 <h1>Privacy report of {fleet}</h1>
 <p class="soft">From a ledger of {ledger["entries"]} entries, {escape(ledger["from"])} to {escape(ledger["to"])}.
@@ -59,7 +61,10 @@ def _purpose(item: dict[str, Any], policy: dict[str, Any]) -> str:
             _number(item["epsilon_pld_continuous_surrogate_plan_fixed"]),
             "epsilon by PLD: continuous surrogate, plan fixed in advance",
         ),
-        (f"{item['participations']} of {item['participations_limit']}", "participations charged to one device"),
+        (
+            f"{item['participations']} of {item['participations_limit']}",
+            "participations charged to one device in a period",
+        ),
         (_number(item["least_survivors"]), "least survivors of a release"),
         (_number(item["least_noise_multiplier"]), "least noise multiplier of a release"),
     ]

@@ -6,6 +6,7 @@ in keeping with its own policy gets no report, only a LedgerError that says wher
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ from shared_models.errors import LedgerError, PolicyError, WireError
 from shared_models.wire import SCALE, RoundPlan, noise_variance_for
 
 REPORT_FORMAT = 1
+KINDS = ("genesis", "policy", "begin", "reserve", "release", "abort", "publish")
+"""What a ledger of an aggregator may hold. An entry of another kind could be a release that nobody accounts: it is refused."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,10 @@ def verify_ledger(lines: Sequence[bytes], officer_key: bytes | None = None) -> V
     started: dict[int, tuple[RoundPlan, Policy, int]] = {}
     ended: dict[int, Round] = {}
     for entry in entries:
+        if entry.kind not in KINDS or (entry.kind == "genesis" and entry.index > 0):
+            raise LedgerError(
+                f"ledger entry {entry.index}: {entry.kind[:40]!r} is not expected here and cannot be accounted"
+            )
         if entry.kind in ("genesis", "policy"):
             ledger.policies.append(_policy_of(entry, claimed, ledger.policies))
         # A change of the aggregator's key takes effect with the entry that brings the policy.
@@ -107,7 +114,7 @@ def verify_ledger(lines: Sequence[bytes], officer_key: bytes | None = None) -> V
             started[plan.round_id] = (plan, ledger.policy, entry.time_s)
         elif entry.kind in ("release", "abort"):
             round_id = entry.body.get("round_id")
-            if round_id not in started or round_id in ended:
+            if type(round_id) is not int or round_id not in started or round_id in ended:
                 raise LedgerError(f"ledger entry {entry.index}: ends round {round_id!r}, which is not open")
             ended[round_id] = _end_of(entry, *started[round_id])
     verify_signatures(parsed, signers)
@@ -122,6 +129,9 @@ def build_report(lines: Sequence[bytes], officer_key: bytes | None = None) -> di
     """The whole report as a JSON value; `render_html` makes the page of it."""
     ledger = verify_ledger(lines, officer_key)
     policy = ledger.policy
+    by_purpose = {name: _Purpose(name, ledger) for name in _purposes(ledger)}
+    total = [item for purpose in by_purpose.values() for item in purpose.charged]
+    ever = [item for purpose in by_purpose.values() for item in purpose.charged_ever]
     return {
         "format": REPORT_FORMAT,
         "fleet": policy.fleet,
@@ -145,39 +155,68 @@ def build_report(lines: Sequence[bytes], officer_key: bytes | None = None) -> di
             "rho_total": policy.rho_total,
             "epsilon_total": policy.epsilon_total,
         },
-        "purposes": [
-            _purpose_report(name, [item for item in ledger.rounds if item.plan.purpose == name], policy)
-            for name in sorted({*policy.purposes, *(item.plan.purpose for item in ledger.rounds)})
-        ],
-        "total": _spent(ledger.rounds, policy, sum(item.participations for item in policy.purposes.values())),
+        "purposes": [purpose.report() for purpose in by_purpose.values()],
+        "total": _spent(ledger.rounds, total, ever, policy),
         "rounds": [_round_report(item) for item in ledger.rounds],
         "statements": _statements(ledger),
     }
 
 
-def _purpose_report(name: str, rounds: list[Round], policy: Policy) -> dict[str, Any]:
-    limits = policy.purposes.get(name)
-    participations = limits.participations if limits else len(rounds)
-    spent = _spent(rounds, policy, participations)
-    per_round = rounds[-1].rho if rounds else None
-    left = max(0.0, limits.rho - spent["rho"]) if limits else 0.0
-    by_rho = int(left / per_round + 1e-9) if per_round else None
-    by_count = max(0, participations - len(rounds))
-    return {
-        "purpose": name,
-        **spent,
-        "rho_limit": limits.rho if limits else 0.0,
-        "epsilon_limit": epsilon_from_rho(limits.rho, policy.delta) if limits else 0.0,
-        "participations_limit": participations,
-        "rounds_left": None if by_rho is None else min(by_rho, by_count),
-        "local_noise": _local_noise(rounds),
-    }
+def _purposes(ledger: VerifiedLedger) -> list[str]:
+    return sorted({*ledger.policy.purposes, *(item.plan.purpose for item in ledger.rounds)})
 
 
-def _spent(rounds: Sequence[Round], policy: Policy, participations: int) -> dict[str, Any]:
-    """Cost to a device that took part in as many rounds as the policy lets it, the most expensive ones first."""
-    charged = sorted(rounds, key=lambda item: item.rho, reverse=True)[:participations]
-    rho = largest_rho((item.rho for item in rounds), participations)
+class _Purpose:
+    """The rounds of one purpose, and which of them one device can have been charged for at most."""
+
+    def __init__(self, name: str, ledger: VerifiedLedger) -> None:
+        self.name = name
+        self.rounds = [item for item in ledger.rounds if item.plan.purpose == name]
+        self._policy = ledger.policy
+        self._end_s = ledger.entries[-1].time_s
+        # A policy that allows less from now on takes nothing back: the most that any policy of this ledger allowed counts.
+        limits = [policy.purposes[name] for policy in ledger.policies if name in policy.purposes]
+        self._participations = max(item.participations for item in limits)
+        starts = [item.reserved_s for item in self.rounds] or [0]
+        period_s = min(policy.period_s for policy in ledger.policies)
+        self._periods = 1 + (max(starts) - min(starts)) // period_s
+
+    @property
+    def charged(self) -> list[Round]:
+        """The most expensive ones, as many as one device may answer in one period."""
+        return self._dearest(self._participations)
+
+    @property
+    def charged_ever(self) -> list[Round]:
+        """The same over all periods of the ledger."""
+        return self._dearest(self._participations * self._periods)
+
+    def report(self) -> dict[str, Any]:
+        limits = self._policy.purposes.get(self.name)
+        spent = _spent(self.rounds, self.charged, self.charged_ever, self._policy)
+        recent = [item for item in self.rounds if item.reserved_s > self._end_s - self._policy.period_s]
+        left = None
+        if limits and self.rounds:
+            by_rho = (limits.rho - largest_rho((item.rho for item in recent), len(recent))) / self.rounds[-1].rho
+            left = max(0, min(int(by_rho + 1e-9), limits.participations - len(recent)))
+        return {
+            "purpose": self.name,
+            **spent,
+            "rho_limit": limits.rho if limits else 0.0,
+            "epsilon_limit": epsilon_from_rho(limits.rho, self._policy.delta) if limits else 0.0,
+            "participations_limit": limits.participations if limits else 0,
+            "rounds_left": left,
+            "local_noise": _local_noise(self.rounds),
+        }
+
+    def _dearest(self, most: int) -> list[Round]:
+        return sorted(self.rounds, key=lambda item: item.rho, reverse=True)[:most]
+
+
+def _spent(rounds: Sequence[Round], charged: list[Round], ever: list[Round], policy: Policy) -> dict[str, Any]:
+    """Cost to a device that took part in as many rounds as it was allowed to, the most expensive ones first."""
+    rho = largest_rho((item.rho for item in charged), len(charged))
+    rho_ever = largest_rho((item.rho for item in ever), len(ever))
     multipliers = [item.noise_multiplier for item in charged]
     epsilon = epsilon_from_rho(rho, policy.delta)
     cross_check(multipliers, policy.delta, epsilon)
@@ -189,6 +228,8 @@ def _spent(rounds: Sequence[Round], policy: Policy, participations: int) -> dict
         "rho": rho,
         "epsilon": epsilon,
         "delta": policy.delta,
+        "epsilon_whole_ledger": epsilon_from_rho(rho_ever, policy.delta),
+        "participations_whole_ledger": len(ever),
         "epsilon_pld_continuous_surrogate_plan_fixed": pld_epsilon(multipliers, policy.delta) if multipliers else 0.0,
         "least_survivors": min(survivors, default=None),
         "least_noise_multiplier": min(multipliers, default=None),
@@ -197,16 +238,17 @@ def _spent(rounds: Sequence[Round], policy: Policy, participations: int) -> dict
 
 def _local_noise(rounds: Sequence[Round]) -> dict[str, Any]:
     """The policy's second line, example-level; never to be read beside the user-level ε."""
-    multipliers = sorted({item.plan.local.noise_multiplier for item in rounds if item.plan.local})
-    if not multipliers or multipliers[-1] == 0.0:
+    multipliers = [item.plan.local.noise_multiplier for item in rounds if item.plan.local]
+    noisy = [multiplier for multiplier in multipliers if multiplier > 0.0]
+    if not noisy:
         return {"noise_multiplier": 0.0, "text": "no local noise"}
-    least = multipliers[0]
     return {
-        "noise_multiplier": least,
-        "rounds": len(rounds),
+        "noise_multiplier": min(noisy),
+        "rounds": len(noisy),
         "unit": "one example (weaker than one user), by Opacus",
         "generator": "torch (not cryptographic)",
-        "text": f"local noise multiplier {least}: example-level, generator not cryptographic, not part of the headline",
+        "text": f"local noise multiplier {min(noisy)} in {len(noisy)} of {len(multipliers)} rounds: example-level, "
+        "generator torch (not cryptographic), not part of the headline",
     }
 
 
@@ -244,6 +286,14 @@ def _statements(ledger: VerifiedLedger) -> list[str]:
         )
     if all(not item.plan.local or item.plan.local.noise_multiplier == 0.0 for item in ledger.rounds):
         result.append("No local noise: devices clip each example's gradient and add no noise of their own.")
+    for name in _purposes(ledger):
+        ever, charged = _Purpose(name, ledger).charged_ever, _Purpose(name, ledger).charged
+        if len(ever) > len(charged):
+            result.append(
+                f"The ledger covers several periods of {policy.period_days} days. The headline of {name} is for one period; a "
+                f"device that took part as often as it might in all of them is charged {len(ever)} rounds: epsilon "
+                f"{epsilon_from_rho(largest_rho((item.rho for item in ever), len(ever)), policy.delta):.3f}."
+            )
     if policy.halted:
         result.append(f"Contributions are halted by the privacy officer: {policy.reason or 'no reason given'}.")
     return result
@@ -252,10 +302,12 @@ def _statements(ledger: VerifiedLedger) -> list[str]:
 def _policy_of(entry: Entry, officer_key: bytes, earlier: Sequence[Policy]) -> Policy:
     try:
         policy = parse_policy(Envelope.from_document(entry.body["policy"]), officer_key)
-    except (KeyError, TypeError, WireError, PolicyError) as error:
+    except (KeyError, TypeError, ValueError, WireError, PolicyError) as error:
         raise LedgerError(f"ledger entry {entry.index}: its policy cannot be used: {error!r}") from error
     if earlier and policy.sequence <= earlier[-1].sequence:
         raise LedgerError(f"ledger entry {entry.index}: policy {policy.sequence} is not newer than the one before")
+    if earlier and policy.fleet != earlier[-1].fleet:
+        raise LedgerError(f"ledger entry {entry.index}: a policy for another fleet")
     return policy
 
 
@@ -270,11 +322,19 @@ def _plan_of(entry: Entry, policy: Policy) -> RoundPlan:
     limits = purpose.contributions.get(plan.contribution) if purpose else None
     if limits is None or plan.mode not in policy.modes:
         raise LedgerError(f"{where}: the policy in force does not allow {plan.contribution!r} in mode {plan.mode!r}")
+    if policy.halted or not policy.issued_s - 300 <= plan.issued_s < policy.expires_s:
+        raise LedgerError(
+            f"{where}: the policy in force was halted, expired or not valid yet; every device refuses that"
+        )
     checks = (
         (entry.body.get("plan_hash") == plan.hash, "plan hash"),
         (entry.body.get("round_id") == plan.round_id, "round id"),
         (entry.body.get("rho") == plan.rho, "rho"),
         (plan.policy_hash == policy.hash, "policy hash"),
+        (plan.policy_sequence == policy.sequence, "policy number"),
+        (plan.task == policy.fleet, "task"),
+        (plan.contribution_version == limits.version, "version of the contribution"),
+        (plan.dimension <= limits.max_dimension, "dimension"),
         (plan.clip_norm <= limits.clip_norm, "clip norm"),
         (plan.noise_variance >= noise_variance_for(limits.noise_multiplier), "noise"),
         (plan.min_survivors >= limits.min_survivors, "n_min"),
@@ -291,15 +351,19 @@ def _end_of(entry: Entry, plan: RoundPlan, policy: Policy, reserved_s: int) -> R
     if entry.body.get("plan_hash") != plan.hash:
         raise LedgerError(f"{where}: ends another plan than the one that was reserved")
     survivors = entry.body.get("survivors")
+    counted = type(survivors) is int and 0 <= survivors <= plan.cohort
     if entry.kind == "abort":
+        if not counted and survivors is not None:
+            raise LedgerError(f"{where}: {str(survivors)[:40]!r} survivors of {plan.cohort}")
         reason = str(entry.body.get("reason", ""))[:500]
         return Round(plan, policy, reserved_s, "aborted", survivors, plan.noise_variance, reason)
     variance, root = entry.body.get("noise_variance"), entry.body.get("contributions_root")
-    if not isinstance(survivors, int) or not plan.min_survivors <= survivors <= plan.cohort:
-        raise LedgerError(f"{where}: {survivors!r} survivors, planned {plan.min_survivors} to {plan.cohort}")
-    if not isinstance(variance, int) or variance < plan.noise_variance:
-        raise LedgerError(f"{where}: noise variance {variance!r}, planned {plan.noise_variance}")
-    if not isinstance(root, str) or len(root) != 64:
+    if survivors is None or not counted or survivors < plan.min_survivors:
+        raise LedgerError(f"{where}: {str(survivors)[:40]!r} survivors, planned {plan.min_survivors} to {plan.cohort}")
+    # Exactly the plan's: nobody adds more in this mode, so a larger figure could only make epsilon look smaller.
+    if type(variance) is not int or variance != plan.noise_variance:
+        raise LedgerError(f"{where}: noise variance {str(variance)[:40]!r}, planned {plan.noise_variance}")
+    if not isinstance(root, str) or not re.fullmatch("[0-9a-f]{64}", root):
         raise LedgerError(f"{where}: no Merkle root over the contributions")
     return Round(plan, policy, reserved_s, "released", survivors, variance, "", root)
 

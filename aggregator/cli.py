@@ -1,0 +1,415 @@
+"""`tacit-fleet`: what the central team types. Commands on one fleet's folder; the heavy parts are loaded when they are needed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shared_models.errors import ConfigError, PolicyError, TacitError
+
+if TYPE_CHECKING:
+    from aggregator.fleet import Fleet
+
+Command = Callable[[argparse.Namespace], int]
+# Flower reports its use unless told otherwise, and may install packages at run time.
+os.environ.update(
+    FLWR_TELEMETRY_ENABLED="0",
+    FLWR_DISABLE_UPDATE_CHECK="1",
+    FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION="1",
+    RAY_USAGE_STATS_ENABLED="0",
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 a round or a check failed, 2 the call cannot be taken, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        run: Command = options.run
+        return run(options)
+    except TacitError as error:
+        print(f"tacit-fleet: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tacit-fleet", description="Central team: models, fleets, federated rounds.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Command, help_text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_text, description=help_text)
+        sub.set_defaults(run=run)
+        return sub
+
+    demo = command("demo", _demo, "a simulated fleet does the main job on the real parts")
+    demo.add_argument("--users", type=int, default=2000)
+    demo.add_argument("--rounds", type=int, default=8)
+    demo.add_argument("--complete", type=int, default=100, help="devices with an encrypted store; the others are light")
+    demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument("--extra-seeds", type=int, default=2, help="further populations for the intervals")
+    demo.add_argument("--data", type=Path, metavar="FILE.jsonl", help="utterances: text, intent, optional user")
+    demo.add_argument("--domain", type=Path, metavar="DIR")
+    demo.add_argument("--out", type=Path, default=Path("demo-out"))
+
+    build = command("build", _build, "make a bootstrap bundle that devices can open")
+    build.add_argument("out", type=Path)
+    build.add_argument("--domain", type=Path, metavar="DIR")
+
+    init = command("init", _init, "make a fleet's folder: keys, certificates, bootstrap model, first bundle")
+    init.add_argument("fleet", type=Path)
+    init.add_argument("--officer", type=Path, required=True, metavar="OFFICER.pub")
+    init.add_argument("--name", help="the fleet's name (default: the folder's)")
+    init.add_argument("--domain", type=Path, metavar="DIR")
+    init.add_argument("--hostname", action="append", default=[], help="further names or addresses for the certificate")
+
+    policy = command("policy", _policy, "take a signed policy of the officer's into force")
+    policy.add_argument("fleet", type=Path)
+    policy.add_argument("signed", type=Path, metavar="policy.signed.json")
+
+    enrol = command("enrol", _enrol, "admit devices by their public keys")
+    enrol.add_argument("fleet", type=Path)
+    enrol.add_argument("keys", type=Path, nargs="+", metavar="DEVICE.pem")
+
+    serve = command("serve", _serve, "serve devices: rounds and bundles, on loopback unless told otherwise")
+    serve.add_argument("fleet", type=Path)
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8443)
+
+    run = command("run", _run, "run federated rounds with the devices that are online")
+    run.add_argument("fleet", type=Path)
+    run.add_argument("--rounds", type=int, default=1, help="how many more")
+    resume = command("resume", _resume, "go on with rounds that were interrupted")
+    resume.add_argument("fleet", type=Path)
+    for sub in (run, resume):
+        sub.add_argument("--cohort", type=int, default=0, help="devices invited per round; 0: all that are online")
+        sub.add_argument("--deadline-s", type=int, default=600, help="how long a round waits for answers")
+        sub.add_argument("--wait-s", type=int, default=120, help="how long to wait for enough devices")
+
+    status = command("status", _status, "counts, budget, why the last round aborted, what the next one costs")
+    status.add_argument("fleet", type=Path)
+    status.add_argument("--json", action="store_true")
+    stop = command("stop", _stop, "stop the rounds that are running")
+    stop.add_argument("fleet", type=Path)
+    publish = command("publish", _publish, "sign and publish the model that the rounds have made")
+    publish.add_argument("fleet", type=Path)
+    rollback = command("rollback", _rollback, "publish an older release under a new number")
+    rollback.add_argument("fleet", type=Path)
+    rollback.add_argument("version", type=int)
+    ledger = command("ledger", _ledger, "export the ledger for the officer or an auditor")
+    ledger.add_argument("fleet", type=Path)
+    ledger.add_argument("--out", type=Path, default=Path("ledger.jsonl"))
+
+    domain = commands.add_parser("domain", help="an app's own world").add_subparsers(required=True, metavar="DO")
+    for name, function, what in (
+        ("new", _domain_new, "write a small domain to start from"),
+        ("check", _domain_check, "lint a domain's wording"),
+    ):
+        sub = domain.add_parser(name, help=what)
+        sub.add_argument("folder", type=Path)
+        sub.set_defaults(run=function)
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from aggregator.demo import DemoOptions, run_demo
+    from shared_models.domain import TRAVEL
+
+    return run_demo(
+        DemoOptions(
+            out=options.out,
+            users=options.users,
+            rounds=options.rounds,
+            complete=options.complete,
+            seed=options.seed,
+            extra_seeds=options.extra_seeds,
+            data=options.data,
+            domain=options.domain or TRAVEL,
+        )
+    )
+
+
+def _build(options: argparse.Namespace) -> int:
+    from aggregator.fleet import build_bundle
+    from aggregator.publish import default_keys_dir
+    from privacy.keys import load_public_key, new_key_pair
+    from shared_models.domain import TRAVEL, load_domain
+
+    domain = load_domain(options.domain or TRAVEL)
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise ConfigError(f"{options.out}: exists and is not empty; a bundle is only ever made in a new folder")
+    keys = default_keys_dir(options.out)
+    public = {}
+    for name in ("officer", "aggregator"):
+        if not (keys / f"{name}.pub").exists():
+            new_key_pair(keys, name)
+        public[name] = load_public_key(keys / f"{name}.pub")
+    build_bundle(
+        options.out,
+        domain,
+        officer_public_key=public["officer"],
+        aggregator_public_key=public["aggregator"],
+        fleet=domain.name,
+        progress=_print_progress,
+    )
+    print(f"{options.out}  {len(domain.labels)} intents; keys in {keys}\ntacit-device chat --bundle {options.out}")
+    return 0
+
+
+def _init(options: argparse.Namespace) -> int:
+    from aggregator.fleet import Fleet
+    from privacy.keys import load_public_key
+    from shared_models.domain import TRAVEL
+
+    fleet = Fleet.create(
+        options.fleet,
+        name=options.name or options.fleet.name,
+        domain=options.domain or TRAVEL,
+        officer_public_key=load_public_key(options.officer),
+        hostnames=tuple(options.hostname),
+        progress=_print_progress,
+    )
+    print(
+        f"{fleet.directory}  fleet {fleet.name!r}, first bundle published\nNext, by the privacy officer:\n"
+        f"  tacit-privacy policy init --fleet {fleet.name} --aggregator {fleet.directory / 'keys' / 'aggregator.pub'} "
+        "--population N --min-survivors M"
+    )
+    return 0
+
+
+def _policy(options: argparse.Namespace) -> int:
+    from privacy.cli import role_path
+    from privacy.policy_text import explain_policy
+
+    try:
+        signed, role = options.signed.read_bytes(), role_path(options.signed).read_bytes()
+    except OSError as error:
+        raise PolicyError(
+            f"{options.signed}: cannot be read, or {role_path(options.signed).name} is not beside it"
+        ) from error
+    print("\n".join(explain_policy(_open(options).adopt_policy(signed, role))))
+    return 0
+
+
+def _enrol(options: argparse.Namespace) -> int:
+    import hashlib
+
+    from aggregator.certificates import check_node_public_key
+    from privacy.cli import write_atomically
+    from shared_models.errors import FleetError
+
+    fleet = _open(options)
+    folder = fleet.directory / "enrolled"
+    folder.mkdir(exist_ok=True)
+    checked = []
+    for path in options.keys:
+        try:
+            checked.append(check_node_public_key(path.read_bytes()))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error}") from error
+    for pem in checked:
+        write_atomically(folder / f"{hashlib.sha256(pem).hexdigest()[:32]}.pem", pem)
+    print(f"{len(checked)} devices enrolled")
+    try:
+        _register_enrolled(fleet)
+    except FleetError:
+        print("They are admitted when `tacit-fleet serve` starts.")
+    return 0
+
+
+def _register_enrolled(fleet: Fleet) -> int:
+    """Tell the SuperLink that is running of all enrolled keys; returns how many were new. Raises FleetError."""
+    from aggregator.control import control_of
+
+    new = 0
+    with control_of(fleet.directory) as control:
+        for path in sorted((fleet.directory / "enrolled").glob("*.pem")):
+            pem = path.read_bytes()
+            if control.node_id(pem) is None:
+                control.register_node(pem)
+                new += 1
+    return new
+
+
+def _serve(options: argparse.Namespace) -> int:
+    import threading
+
+    from aggregator.deployment import FleetServer
+    from aggregator.publish import refresh_timestamp
+
+    fleet = _open(options)
+    server = FleetServer(fleet.directory, host=options.host, port=options.port)
+    ended = threading.Event()
+
+    def vouch() -> None:
+        # The bundle's timestamp lives for a day: vouch anew each hour, for as long as this runs.
+        while not ended.is_set():
+            try:
+                refresh_timestamp(fleet.bundle)
+            except TacitError as error:
+                print(f"tacit-fleet: the bundle's timestamp was not renewed: {error}", file=sys.stderr, flush=True)
+            ended.wait(3600.0)
+
+    def ready(address: str) -> None:
+        _register_enrolled(fleet)
+        print(f"serving fleet {fleet.name} on https://{address}", flush=True)
+
+    threading.Thread(target=vouch, name="timestamp", daemon=True).start()
+    try:
+        server.run(ready)
+    finally:
+        ended.set()
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.rounds < 1:
+        raise ConfigError(f"--rounds is {options.rounds}, expected at least 1")
+    return _rounds(options, lambda done, planned: done + options.rounds)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    def remaining(done: int, planned: int) -> int:
+        if planned <= done:
+            raise ConfigError("nothing was interrupted: all planned rounds are done; `tacit-fleet run` starts more")
+        return planned
+
+    return _rounds(options, remaining)
+
+
+def _rounds(options: argparse.Namespace, goal: Callable[[int, int], int]) -> int:
+    from aggregator.control import FleetApp, control_of
+
+    fleet = _open(options)
+    fleet.policy().check_valid_at(time.time())
+    fleet.record_policy()
+    state = fleet.state()
+    try:
+        fleet.runner(state)
+        checkpoint = state.checkpoint()
+        assert checkpoint is not None
+        target = goal(checkpoint.rounds_done, checkpoint.rounds_planned)
+        seen = len(state.lines())
+        state.note("last_error", None)
+    finally:
+        state.close()
+    config = {
+        "state-dir": str(fleet.directory.absolute()),
+        "rounds": target,
+        "cohort": options.cohort,
+        "deadline-s": options.deadline_s,
+        "wait-s": options.wait_s,
+    }
+    with control_of(fleet.directory) as control:
+        if any(not run.finished for run in control.runs()):
+            raise ConfigError("rounds are running already; `tacit-fleet stop` ends them")
+        run_id = control.start_run(FleetApp(config=config))
+        reader = fleet.state(read_only=True)
+        try:
+            while True:
+                finished = control.run(run_id)
+                seen = _print_news(reader, seen)
+                if finished.finished:
+                    break
+                time.sleep(1.0)
+            error = reader.notes().get("last_error")
+        finally:
+            reader.close()
+    if finished.completed:
+        print(f"done: {target} rounds in all; publish the model with `tacit-fleet publish {options.fleet}`")
+        return 0
+    print(f"tacit-fleet: {finished.outcome}: {error['error'] if error else finished.details}", file=sys.stderr)
+    return 1
+
+
+def _print_news(reader, seen: int) -> int:  # type: ignore[no-untyped-def]
+    entries = reader.entries()
+    for entry in entries[seen:]:
+        if entry.kind == "reserve":
+            print(f"round {entry.body['round_id']}: {entry.body['plan']['cohort']} devices invited", flush=True)
+        elif entry.kind == "release":
+            print(f"round {entry.body['round_id']}: released over {entry.body['survivors']} devices", flush=True)
+        elif entry.kind == "abort":
+            print(f"round {entry.body['round_id']}: aborted: {entry.body['reason']}", flush=True)
+    return len(entries)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from aggregator.status import status_document, status_lines
+
+    document = status_document(_open(options))
+    print(json.dumps(document, indent=2) if options.json else "\n".join(status_lines(document)))
+    return 0
+
+
+def _stop(options: argparse.Namespace) -> int:
+    from aggregator.control import control_of
+
+    with control_of(_open(options).directory) as control:
+        running = [run for run in control.runs() if not run.finished]
+        for run in running:
+            control.stop_run(run.run_id)
+    print(f"{len(running)} runs stopped; what was reserved stays spent, `tacit-fleet resume` goes on")
+    return 0
+
+
+def _publish(options: argparse.Namespace) -> int:
+    fleet = _open(options)
+    print(f"release {fleet.publish()} published in {fleet.bundle}")
+    return 0
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    from aggregator.registry import Registry
+
+    print(f"release {options.version} published again as {Registry(_open(options).bundle).rollback(options.version)}")
+    return 0
+
+
+def _ledger(options: argparse.Namespace) -> int:
+    state = _open(options).state(read_only=True)
+    try:
+        state.export_ledger(options.out)
+    finally:
+        state.close()
+    print(options.out)
+    return 0
+
+
+def _domain_new(options: argparse.Namespace) -> int:
+    from aggregator.domain_scaffold import write_scaffold
+
+    write_scaffold(options.folder)
+    print(
+        f"{options.folder}\ntacit-fleet domain check {options.folder}\ntacit-fleet build BUNDLE --domain {options.folder}"
+    )
+    return 0
+
+
+def _domain_check(options: argparse.Namespace) -> int:
+    from shared_models.domain_lint import main as lint
+
+    return lint([str(options.folder)])
+
+
+def _open(options: argparse.Namespace) -> Fleet:
+    from aggregator.fleet import Fleet
+
+    return Fleet.open(options.fleet)
+
+
+def _print_progress(step: str, share: float) -> None:
+    print(f"  {share:4.0%}  {step}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,356 @@
+"""`tacit-fleet demo`: the main job from end to end, on the real parts, with users that are simulated and say so.
+
+Every ε on the screen is computed from the ledger that this run has just written.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from aggregator.checkpoint import FleetState
+from aggregator.evaluation import Comparison, Features, HeldOut, compare
+from aggregator.fleet import Fleet, load_encoder
+from aggregator.modelling import PublicPhrases
+from aggregator.plots import plot_rounds
+from aggregator.population import Population, population_from_domain, population_from_rows, read_utterances
+from aggregator.releases.intent_head import NAME, PURPOSE, ServerOptimizer
+from aggregator.rounds import RoundOutcome, RoundSettings
+from aggregator.simulate import SimulatedFleet, newcomer
+from privacy.cli import sign_for_fleet, write_atomically
+from privacy.keys import load_signing_key, new_key_pair
+from privacy.policy import Policy
+from privacy.policy_text import PolicyDraft, draft_policy
+from privacy.report_page import render_html
+from privacy.reports import build_report, verify_ledger
+from shared_models.domain import TRAVEL, Utterance
+from shared_models.encoder import build_encoder
+from shared_models.errors import ConfigError, RoundError
+from shared_models.intent_head import features
+
+TARGET_EPSILON = 4.0
+MIN_USERS = 20
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the demo's flags set."""
+
+    out: Path
+    users: int = 2000
+    rounds: int = 8
+    complete: int = 100
+    seed: int = 0
+    extra_seeds: int = 2
+    """Further populations and noises for the intervals."""
+    data: Path | None = None
+    domain: Path = TRAVEL
+
+    def __post_init__(self) -> None:
+        if not MIN_USERS <= self.users <= 200_000 or not 1 <= self.rounds <= 200:
+            raise ConfigError(f"{self.users} users and {self.rounds} rounds: expected {MIN_USERS}..200000 and 1..200")
+
+
+@dataclass
+class Learned:
+    """What the rounds showed, round by round."""
+
+    accuracies: list[float]
+    epsilons: list[float] = field(default_factory=lambda: [0.0])
+    bytes_up: int = 0
+
+
+def run_demo(options: DemoOptions, console: Console | None = None) -> int:
+    """Run it; 0 if everything held. Leaves fleet, ledger, report and plots in `options.out`."""
+    console = console or Console(highlight=False)
+    started_s = time.monotonic()
+    if options.out.exists():
+        if not (options.out / "fleet").is_dir():
+            raise ConfigError(f"{options.out}: exists and was not made by the demo; choose another folder with --out")
+        shutil.rmtree(options.out)
+    with _bars(console) as bars, tempfile.TemporaryDirectory(prefix="tacit-demo-") as devices:
+        fleet, phrases = _found(options, bars, console)
+        population, texts = _people(options, phrases, bars, console)
+        learned, fleet_devices = _learn(options, fleet, phrases, population, texts, Path(devices), bars, console)
+        comparisons = _compare(options, fleet, phrases, texts, population, bars)
+        version = _publish(fleet, options, learned, bars, console)
+        proved = _prove(fleet, fleet_devices)
+        fleet_devices.close()
+        _converse(fleet, phrases, population, texts, Path(devices) / "newcomer", console)
+    _summary(options, fleet, learned, comparisons, proved, version, time.monotonic() - started_s, console)
+    return 0
+
+
+def _found(options: DemoOptions, bars: Progress, console: Console) -> tuple[Fleet, PublicPhrases]:
+    """Officer, fleet, encoder, bootstrap bundle, signed policy."""
+    step = bars.add_task("Encoder, bootstrap model, keys, first bundle", total=1.0)
+    _, officer_public = new_key_pair(options.out / "officer", "officer")
+    officer = load_signing_key(options.out / "officer" / "officer.key")
+    shutil.copy(officer_public, options.out / "officer.pub")
+    fleet = Fleet.create(
+        options.out / "fleet",
+        name="demo",
+        domain=options.domain,
+        officer_public_key=bytes(officer.verify_key),
+        progress=lambda _, share: bars.update(step, completed=share * 0.8),
+    )
+    text = draft_policy(
+        PolicyDraft(
+            "demo", fleet.aggregator_public_key, TARGET_EPSILON, options.rounds, options.users, options.users // 2
+        )
+    )
+    write_atomically(options.out / "officer" / "policy.yaml", text.encode())
+    envelope, role = sign_for_fleet(text, officer)
+    policy = fleet.adopt_policy(envelope.to_bytes(), role)
+    phrases = fleet.phrases()
+    bars.update(step, completed=1.0)
+    console.print(
+        f"  Policy signed by the officer: {options.rounds} contributions of one device cost at most "
+        f"ε {policy.epsilon_total:.2f} at δ {policy.delta:.2g}. No local noise. Mode trusted-aggregator."
+    )
+    return fleet, phrases
+
+
+def _people(
+    options: DemoOptions, phrases: PublicPhrases, bars: Progress, console: Console
+) -> tuple[Population, Features]:
+    if options.data is None:
+        population = population_from_domain(phrases.domain, options.users, options.seed)
+    else:
+        rows = read_utterances(options.data, phrases.domain.labels)
+        population = population_from_rows(rows, options.users, options.seed)
+    if len(population.users) < options.users // 2:
+        raise ConfigError(
+            f"the data has {len(population.users)} users, the policy for {options.users} asks for half of them"
+        )
+    console.print(f"  {population.description}.")
+    said = [item for user in population.users for item in user]
+    return population, _embed(phrases, [*said, *population.held_out], bars, "Wording embedded on devices")
+
+
+def _embed(phrases: PublicPhrases, utterances: list[Utterance], bars: Progress, title: str) -> Features:
+    texts = sorted({item.text for item in utterances}, key=len)
+    encoder = load_encoder(build_encoder())
+    step = bars.add_task(title, total=len(texts))
+    found: dict[str, np.ndarray] = {}
+    for start in range(0, len(texts), 64):
+        chunk = texts[start : start + 64]
+        found.update(zip(chunk, features(encoder.encode(chunk), phrases.center), strict=True))
+        bars.advance(step, len(chunk))
+    return found
+
+
+def _learn(
+    options: DemoOptions,
+    fleet: Fleet,
+    phrases: PublicPhrases,
+    population: Population,
+    texts: Features,
+    folder: Path,
+    bars: Progress,
+    console: Console,
+) -> tuple[Learned, SimulatedFleet]:
+    policy, envelope = fleet.policy(), fleet.policy_envelope()
+    devices = SimulatedFleet(population, texts, phrases.encoder_sha256, envelope, fleet.officer_public_key, time.time)
+    complete = min(options.complete, len(population.users))
+    step = bars.add_task("Complete devices: encrypted store, consent, feedback", total=complete)
+    devices.open_complete(folder, fleet.bundle, complete, lambda _: bars.advance(step))
+    held_out = HeldOut.of(population.held_out, phrases.domain.labels, texts)
+    state = fleet.state()
+    learned = Learned([held_out.accuracy(phrases.seed_weights())])
+    console.print(
+        f"  Before: {learned.accuracies[0]:.1%} on {len(held_out.targets)} held-out utterances (seed phrases alone)."
+    )
+    step = bars.add_task("Federated rounds", total=options.rounds)
+
+    def on_round(outcome: RoundOutcome) -> None:
+        learned.accuracies.append(held_out.accuracy(outcome.checkpoint.weights))
+        spent = _spent(state, fleet)
+        learned.epsilons.append(spent)
+        learned.bytes_up += outcome.bytes_up
+        console.print(
+            f"  round {outcome.round_id}: accuracy {learned.accuracies[-1]:.1%}, ε spent {spent:.2f} of "
+            f"{policy.epsilon_total:.2f}, {outcome.survivors} of {outcome.invited} devices, "
+            f"{outcome.bytes_up / max(1, outcome.survivors) / 1024:.0f} KiB up each, {outcome.seconds:.1f} s"
+        )
+        bars.advance(step)
+
+    try:
+        settings = RoundSettings(rounds=options.rounds)
+        last = fleet.runner(state).run(devices.grid(), settings, on_round)
+    finally:
+        state.export_ledger(options.out / "ledger.jsonl")
+        state.close()
+    # What is released is the average of the last models, not the last one.
+    learned.accuracies[-1] = held_out.accuracy(last.released_weights())
+    return learned, devices
+
+
+def _spent(state: FleetState, fleet: Fleet) -> float:
+    report = build_report(state.lines(), fleet.officer_public_key)
+    return float(report["total"]["epsilon"])
+
+
+def _compare(
+    options: DemoOptions, fleet: Fleet, phrases: PublicPhrases, texts: Features, population: Population, bars: Progress
+) -> list[Comparison]:
+    """The same fleet and `extra_seeds` others, by the replica."""
+    limits = fleet.policy().purposes[PURPOSE].contributions[NAME]
+    step = bars.add_task("Other ways to learn, for comparison", total=1 + options.extra_seeds)
+    found = []
+    for number in range(1 + options.extra_seeds):
+        if number and options.data is None:
+            population = population_from_domain(phrases.domain, options.users, options.seed + number)
+            missing = [
+                item for user in (*population.users, population.held_out) for item in user if item.text not in texts
+            ]
+            if missing:
+                texts = {**texts, **_embed(phrases, missing, bars, f"Wording of population {number + 1}")}
+        found.append(compare(phrases, population, texts, limits, options.rounds, ServerOptimizer()))
+        bars.advance(step)
+    return found
+
+
+def _publish(fleet: Fleet, options: DemoOptions, learned: Learned, bars: Progress, console: Console) -> int:
+    step = bars.add_task("Report, plots, signed release", total=3)
+    version = fleet.publish()
+    bars.advance(step)
+    state = fleet.state(read_only=True)
+    try:
+        state.export_ledger(options.out / "ledger.jsonl")
+        report = build_report(state.lines(), fleet.officer_public_key)
+    finally:
+        state.close()
+    write_atomically(options.out / "report.html", render_html(report).encode())
+    bars.advance(step)
+    plot_rounds(options.out, learned.accuracies, learned.epsilons, fleet.policy().epsilon_total)
+    bars.advance(step)
+    console.print(f"  Release {version} published: only the head and its manifest are new, {fleet.bundle}")
+    return version
+
+
+def _prove(fleet: Fleet, devices: SimulatedFleet) -> int:
+    """Every receipt on a complete device has a proof under a root of the ledger."""
+    state = fleet.state(read_only=True)
+    try:
+        ledger = verify_ledger(state.lines(), fleet.officer_public_key)
+        roots = {item.plan.round_id: item.contributions_root for item in ledger.rounds if item.outcome == "released"}
+        proved = devices.receipts_proved(state.leaves, roots)
+    finally:
+        state.close()
+    if proved != len(devices.complete) * len(roots):
+        raise RoundError(
+            f"{proved} receipts for {len(devices.complete)} devices and {len(roots)} rounds: not one to one"
+        )
+    return proved
+
+
+def _converse(
+    fleet: Fleet, phrases: PublicPhrases, population: Population, texts: Features, folder: Path, console: Console
+) -> None:
+    """A newcomer verifies the release, talks, looks at what left, and erases everything."""
+    seeds = phrases.seed_weights()
+    labels = phrases.domain.labels
+    console.print("\n[bold]A newcomer opens the app[/bold]")
+    with newcomer(folder, fleet.bundle) as client:
+        status = client.status()["bundle"]
+        console.print(
+            f"  bundle verified: release {status['version']} of fleet {status['fleet']}, {status['staleness']}"
+        )
+        shown, seen = 0, set()
+        for utterance in population.held_out:
+            before = labels[int(np.argmax(seeds @ texts[utterance.text]))]
+            if before == utterance.intent or utterance.intent in seen or shown == 4:
+                continue
+            reply = client.respond(utterance.text)
+            if reply.intent != utterance.intent or reply.action != "answer":
+                continue
+            seen.add(utterance.intent)
+            shown += 1
+            console.print(f"  [bold]you[/bold]     {utterance.text}", markup=True)
+            console.print(f"  before  [dim]{before.replace('_', ' ')}[/dim]")
+            console.print(f"  now     {reply.text}\n          [dim]because: {'; '.join(reply.reasons)}[/dim]")
+        client.consent.grant("personal-learning")
+        canary = "zanzibar canary phrase of the newcomer"
+        client.feedback(canary, intent=labels[0])
+        receipts = client.device_port().gate.receipts()
+        console.print(
+            f"  what left this device: {len(receipts)} contributions (contributing is off until it is allowed)"
+        )
+        problems = client.forget()
+    left = [path for path in folder.rglob("*") if path.is_file() and canary.encode() in path.read_bytes()]
+    if left or problems:
+        raise RoundError(f"erasure left something behind: {left or problems}")
+    console.print("  erased: key first, then files; a search for what the newcomer typed finds nothing")
+
+
+def _summary(
+    options: DemoOptions,
+    fleet: Fleet,
+    learned: Learned,
+    comparisons: list[Comparison],
+    proved: int,
+    version: int,
+    seconds: float,
+    console: Console,
+) -> None:
+    policy: Policy = fleet.policy()
+    table = Table(title=f"What {options.users} devices learned together", title_justify="left")
+    table.add_column("model")
+    table.add_column("accuracy on held-out wording", justify="right")
+    table.add_column(f"over {len(comparisons)} seeds", justify="right")
+    table.add_column("privacy")
+    rows = (
+        ("seed phrases alone", learned.accuracies[0], "seed_phrases", "nobody's data"),
+        (
+            "federated, this fleet",
+            learned.accuracies[-1],
+            "federated",
+            f"ε {learned.epsilons[-1]:.2f}, δ {policy.delta:.2g}",
+        ),
+        ("federated, not private", None, "federated_not_private", "none"),
+        ("all data in one place", None, "central_not_private", "none"),
+    )
+    for name, here, attribute, privacy in rows:
+        values = [getattr(item, attribute) for item in comparisons]
+        spread = f"{np.mean(values):.1%} ({min(values):.1%} to {max(values):.1%})"
+        table.add_row(name, "" if here is None else f"{here:.1%}", spread, privacy)
+    console.print(table)
+    lift = learned.accuracies[-1] - learned.accuracies[0]
+    console.print(
+        f"Lift {100 * lift:+.1f} points · {proved} receipts of {min(options.complete, options.users)} complete devices proved "
+        f"in the ledger · {learned.bytes_up / 2**20:.0f} MiB up in all · release {version} · {seconds:.0f} s"
+    )
+    console.print(f"Plots, report and ledger: {options.out}\n\nTry next:")
+    for command in (
+        f"tacit-device chat --home my-assistant --bundle {fleet.bundle}",
+        f"tacit-privacy report {options.out / 'ledger.jsonl'} --officer {options.out / 'officer.pub'} --html report.html",
+        "tacit-fleet domain new my-domain",
+    ):
+        console.print(f"  {command}", soft_wrap=True)
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Progress]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=False, refresh_per_second=4) as bars:
+        yield bars
+
+
+__all__ = ["DemoOptions", "run_demo"]
