@@ -32,7 +32,7 @@ from privacy.keys import load_signing_key, new_key_pair
 from privacy.policy import Policy
 from privacy.policy_text import PolicyDraft, draft_policy
 from privacy.report_page import render_html
-from privacy.reports import build_report, verify_ledger
+from privacy.reports import build_report, spent_epsilon, verify_ledger
 from shared_models.domain import TRAVEL, Utterance
 from shared_models.encoder import build_encoder
 from shared_models.errors import ConfigError, RoundError
@@ -197,8 +197,7 @@ def _learn(
 
 
 def _spent(state: FleetState, fleet: Fleet) -> float:
-    report = build_report(state.lines(), fleet.officer_public_key)
-    return float(report["total"]["epsilon"])
+    return spent_epsilon(state.lines(), fleet.officer_public_key)
 
 
 def _compare(

@@ -60,7 +60,7 @@ def clip_l2(vector: FloatArray, clip_norm: float) -> ClippedVector:
         return ClippedVector(np.zeros_like(vector), clip_norm)
     # Dividing by the largest entry first keeps 1e300 from overflowing and 1e-300 from vanishing in the squares.
     unit = vector / largest
-    norm_of_unit = float(np.sqrt(np.dot(unit, unit)))
+    norm_of_unit = float(np.sqrt(np.square(unit).sum()))
     if largest <= clip_norm / norm_of_unit:
         return ClippedVector(vector.copy(), clip_norm)
     return ClippedVector(unit * (clip_norm / norm_of_unit), clip_norm)

@@ -21,6 +21,9 @@ from shared_models.errors import ContributionError
 from shared_models.intent_head import FEATURE_SCALE
 from shared_models.wire import LocalTraining
 
+# A frozen model has inputs without gradients: nothing is wrong with that here.
+warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
+
 NOISE_GENERATOR = "torch (not cryptographic)"
 
 

@@ -74,7 +74,7 @@ class TrustedSum:
         # One cheating device must not outweigh the others: the bound that gates keep is checked here as well.
         # In float64 no square can wrap, and a norm this close to the bound is exact (below 2^53).
         signed = from_ring(values).astype(np.float64)
-        if float(np.dot(signed, signed)) > SCALE * SCALE:
+        if float(np.square(signed).sum()) > SCALE * SCALE:
             raise ContributionError("a contribution is longer than the clip norm")
         np.add(self._sum, values, out=self._sum)
         self._survivors += 1

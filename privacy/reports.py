@@ -125,6 +125,13 @@ def verify_ledger(lines: Sequence[bytes], officer_key: bytes | None = None) -> V
     return ledger
 
 
+def spent_epsilon(lines: Sequence[bytes], officer_key: bytes | None = None) -> float:
+    """The headline ε over all purposes so far, from a verified ledger: the figure of a live display."""
+    ledger = verify_ledger(lines, officer_key)
+    participations = sum(item.participations for item in ledger.policy.purposes.values())
+    return epsilon_from_rho(largest_rho((item.rho for item in ledger.rounds), participations), ledger.policy.delta)
+
+
 def build_report(lines: Sequence[bytes], officer_key: bytes | None = None) -> dict[str, Any]:
     """The whole report as a JSON value; `render_html` makes the page of it."""
     ledger = verify_ledger(lines, officer_key)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from real_bundle import RealBundle
 
 from edge_client.understand.intent import ALTERNATIVES, IntentModel
 from shared_models.domain import Domain, load_domain
@@ -88,9 +89,9 @@ def test_a_second_domain_is_learned_from_ten_phrases_per_intent(model: IntentMod
 
 
 def test_the_travel_domain_is_understood_from_its_public_phrases(
-    travel_domain: Domain, text_encoder: TextEncoder
+    real_bundle: RealBundle, text_encoder: TextEncoder, travel_domain: Domain
 ) -> None:
-    travel = IntentModel(text_encoder, HeadSession(to_onnx(seed_head(travel_domain, text_encoder))))
+    travel = IntentModel(text_encoder, HeadSession(to_onnx(real_bundle.head)))
     assert travel.labels == travel_domain.labels
     assert travel.recognize("book a flight to Madrid on Friday").intent == "book_flight"
     assert travel.recognize("will it rain in Bergen tomorrow").intent == "check_weather"

@@ -13,10 +13,9 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
-from edge_client.share.port import DevicePort, Trainer
-from privacy.dpsgd import HeadTrainer
-from shared_models.errors import TacitError
+from edge_client.share.port import DevicePort, FeaturesArray, TargetsArray, Trainer, UpdateArray, WeightsArray
 from shared_models.messages import contribution_records, read_round
+from shared_models.wire import LocalTraining
 
 logger = logging.getLogger(__name__)
 
@@ -27,17 +26,33 @@ def make_client_app(port_for: Callable[[Context], DevicePort], trainer: Trainer 
     `trainer` computes the raw update; by default Opacus on this process's torch.
     """
     app = ClientApp()
-    train_with: Trainer = trainer or HeadTrainer()
+    train_with: Trainer = trainer or _OpacusOnDemand()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         try:
             plan, labels, weights = read_round(message)
             sealed = port_for(context).contribute(plan, labels, weights, train_with)
-        except TacitError as error:
+        except Exception as error:  # noqa: BLE001 - Flower would put an exception's text into the reply
             # The kind of error stays here too: to the aggregator all refusals look alike.
             logger.debug("message %s refused: %s", message.metadata.message_id, type(error).__name__)
             return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "refused"), reply_to=message)
         return Message(contribution_records(sealed), reply_to=message)
 
     return app
+
+
+class _OpacusOnDemand:
+    """Loads torch and Opacus with the first training: an agent that waits for rounds needs neither (300 MB)."""
+
+    def __init__(self) -> None:
+        self._trainer: Trainer | None = None
+
+    def __call__(
+        self, local: LocalTraining, features: FeaturesArray, targets: TargetsArray, weights: WeightsArray
+    ) -> UpdateArray:
+        if self._trainer is None:
+            from privacy.dpsgd import HeadTrainer
+
+            self._trainer = HeadTrainer()
+        return self._trainer(local, features, targets, weights)

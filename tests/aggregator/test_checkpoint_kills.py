@@ -1,0 +1,161 @@
+"""SIGKILL of an aggregator at every statement of its database, at every step of a round and at random times."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from killed_aggregator import check_state, reference, run_series
+
+import aggregator.rounds
+from aggregator.checkpoint import FleetState
+from privacy.mechanisms import TrustedSum
+
+REFERENCE = reference(60)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def forked(action: Callable[[], object]) -> int:
+    """Start `action` in a child process; returns its process id."""
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 - a forked child must never return into the test run
+            traceback.print_exc()
+            os._exit(1)
+    return child
+
+
+def was_killed(child: int) -> bool:
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return True
+    assert os.WEXITSTATUS(status) == 0
+    return False
+
+
+def series(folder: Path, rounds: int, prepare: Callable[[], None]) -> Callable[[], None]:
+    def action() -> None:
+        prepare()
+        run_series(folder, rounds)
+
+    return action
+
+
+def before_statement(number: int) -> Callable[[], None]:
+    """Die before the n-th statement or commit that changes the database."""
+
+    def prepare() -> None:
+        left = number
+
+        def count(*event: object) -> None:
+            nonlocal left
+            if len(event) == 1 or not str(event[2]).lstrip().startswith(("SELECT", "PRAGMA")):
+                left -= 1
+                if left == 0:
+                    die()
+
+        sa.event.listen(sa.engine.Engine, "before_cursor_execute", count)
+        sa.event.listen(sa.engine.Engine, "commit", count)
+
+    return prepare
+
+
+def deadly(owner: object, name: str, *, after: bool, kind: str | None = None) -> Callable[[], None]:
+    """Die before or after a call, of the given ledger kind if there is one."""
+
+    def prepare() -> None:
+        real = getattr(owner, name)
+
+        def call(*given: object, **options: object) -> object:
+            meant = kind is None or given[1] == kind
+            if meant and not after:
+                die()
+            result = real(*given, **options)
+            if meant:
+                die()
+            return result
+
+        setattr(owner, name, call)
+
+    return prepare
+
+
+NAMED = {
+    f"{'after' if after else 'before'} {label}": deadly(owner, name, after=after, kind=kind)
+    for label, owner, name, kind in (
+        ("the first model", FleetState, "append", "begin"),
+        ("the reservation", FleetState, "append", "reserve"),
+        ("an answer", aggregator.rounds._Collection, "take", None),
+        ("the draw", TrustedSum, "release", None),
+        ("the release", FleetState, "append", "release"),
+    )
+    for after in (False, True)
+}
+
+
+@pytest.mark.parametrize("prepare", NAMED.values(), ids=NAMED.keys())
+def test_killed_at_a_step_of_a_round_and_started_again(tmp_path: Path, prepare: Callable[[], None]) -> None:
+    for _ in range(2):
+        assert was_killed(forked(series(tmp_path, 3, prepare))) or prepare is NAMED["before the first model"]
+        check_state(tmp_path, REFERENCE_3)
+    assert not was_killed(forked(series(tmp_path, 3, lambda: None)))
+    assert check_state(tmp_path, REFERENCE_3) == 3
+
+
+REFERENCE_3 = reference(3)
+
+
+def test_killed_before_every_change_of_the_database(tmp_path: Path) -> None:
+    expected = reference(2)
+    for number in itertools.count(1):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        killed = was_killed(forked(series(folder, 2, before_statement(number))))
+        check_state(folder, expected)
+        if not killed:
+            break
+        assert not was_killed(forked(series(folder, 2, lambda: None)))
+        assert check_state(folder, expected) == 2
+    assert number > 20, "each table, entry, checkpoint, leaf and commit was tried"
+
+
+def killed_at_random(folder: Path, rounds: int, seed: int, longest_s: float) -> int:
+    """Kill after random times until the series is done; returns how often."""
+    chance, kills, expected = random.Random(seed), 0, REFERENCE if rounds == 60 else reference(rounds)
+    while True:
+        child = forked(series(folder, rounds, lambda: None))
+        deadline_s = time.monotonic() + chance.uniform(0.0, longest_s)
+        while time.monotonic() < deadline_s:
+            time.sleep(0.002)
+        # If the child is done already, it stays until it is waited for: the signal then does nothing.
+        os.kill(child, signal.SIGKILL)
+        if not was_killed(child):
+            break
+        kills += 1
+        check_state(folder, expected)
+    assert check_state(folder, expected) == rounds
+    return kills
+
+
+def test_killed_at_random_times(tmp_path: Path) -> None:
+    assert killed_at_random(tmp_path, 12, 1, 0.4) >= 2
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("seed", range(5))
+def test_killed_at_random_times_many_times(tmp_path: Path, seed: int) -> None:
+    assert killed_at_random(tmp_path, 60, seed, 0.5) >= 5
