@@ -76,7 +76,7 @@ def rdp_epsilon(noise_multipliers: Sequence[float], delta: float) -> float:
     """ε at δ by dp-accounting's RDP accountant on the same event tree: the second implementation of the headline."""
     from dp_accounting import NeighboringRelation, rdp
 
-    orders = [1.0 + 10.0 ** (exponent / 40.0) for exponent in range(-80, 201)]
+    orders = [1.0 + 10.0 ** (exponent / 40.0) for exponent in range(-80, 281)]
     accountant = rdp.RdpAccountant(orders, NeighboringRelation.ADD_OR_REMOVE_ONE)
     accountant.compose(_event_tree(noise_multipliers))
     return float(accountant.get_epsilon(delta))

@@ -26,6 +26,8 @@ MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 def canonical_bytes(value: Any) -> bytes:
     """Encode JSON-like `value` (dict, list, tuple, str, int within ±2^53, finite float, bool, None) by RFC 8785.
 
+    A float without a fraction reads back as the int of the same encoding.
+
     Raises WireError for anything else, NaN and infinities among them.
     """
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
     from shared_models.domain import Domain
     from shared_models.encoder import EncoderFiles
     from shared_models.text_encoder import TextEncoder
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A check that is skipped is no check: with CI set, skips fail the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")
