@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared_models.errors import ConfigError, PolicyError, TacitError
+from shared_models.errors import ConfigError, HaltedError, PolicyError, TacitError
 
 if TYPE_CHECKING:
     from aggregator.fleet import Fleet
@@ -290,29 +290,24 @@ def _rounds(options: argparse.Namespace, goal: Callable[[int, int], int]) -> int
     from aggregator.control import FleetApp, control_of
 
     fleet = _open(options)
-    fleet.policy().check_valid_at(time.time())
-    fleet.record_policy()
-    state = fleet.state()
-    try:
-        fleet.runner(state)
-        checkpoint = state.checkpoint()
-        assert checkpoint is not None
-        target = goal(checkpoint.rounds_done, checkpoint.rounds_planned)
-        seen = len(state.lines())
-        state.note("last_error", None)
-    finally:
-        state.close()
-    config = {
-        "state-dir": str(fleet.directory.absolute()),
-        "rounds": target,
-        "cohort": options.cohort,
-        "deadline-s": options.deadline_s,
-        "wait-s": options.wait_s,
-    }
+    policy = fleet.policy()
+    policy.check_valid_at(time.time())
+    if policy.halted:
+        raise HaltedError(f"the privacy officer has halted contributions: {policy.reason or 'no reason given'}")
     with control_of(fleet.directory) as control:
+        # Before anything is written: a ledger has one writer.
         if any(not run.finished for run in control.runs()):
             raise ConfigError("rounds are running already; `tacit-fleet stop` ends them")
+        target, seen = _prepare_rounds(fleet, goal)
+        config = {
+            "state-dir": str(fleet.directory.absolute()),
+            "rounds": target,
+            "cohort": options.cohort,
+            "deadline-s": options.deadline_s,
+            "wait-s": options.wait_s,
+        }
         run_id = control.start_run(FleetApp(config=config))
+        print(f"started; it waits up to {options.wait_s} s for enough devices", flush=True)
         reader = fleet.state(read_only=True)
         try:
             while True:
@@ -321,14 +316,32 @@ def _rounds(options: argparse.Namespace, goal: Callable[[int, int], int]) -> int
                 if finished.finished:
                     break
                 time.sleep(1.0)
-            error = reader.notes().get("last_error")
+            error, checkpoint = reader.notes().get("last_error"), reader.checkpoint()
         finally:
             reader.close()
     if finished.completed:
         print(f"done: {target} rounds in all; publish the model with `tacit-fleet publish {options.fleet}`")
         return 0
-    print(f"tacit-fleet: {finished.outcome}: {error['error'] if error else finished.details}", file=sys.stderr)
+    why = error["error"] if error else " ".join(finished.details.split()) or "no reason is known"
+    left = checkpoint is not None and checkpoint.rounds_planned > checkpoint.rounds_done
+    advice = f"; `tacit-fleet resume {options.fleet}` goes on" if left else ""
+    print(f"tacit-fleet: {finished.outcome}: {why}{advice}", file=sys.stderr)
     return 1
+
+
+def _prepare_rounds(fleet: Fleet, goal: Callable[[int, int], int]) -> tuple[int, int]:
+    """Returns (rounds to have done in the end, ledger entries so far); policy and first model are in the ledger then."""
+    fleet.record_policy()
+    state = fleet.state()
+    try:
+        fleet.runner(state)
+        checkpoint = state.checkpoint()
+        assert checkpoint is not None
+        target = goal(checkpoint.rounds_done, checkpoint.rounds_planned)
+        state.note("last_error", None)
+        return target, len(state.lines())
+    finally:
+        state.close()
 
 
 def _print_news(reader, seen: int) -> int:  # type: ignore[no-untyped-def]
@@ -358,7 +371,10 @@ def _stop(options: argparse.Namespace) -> int:
         running = [run for run in control.runs() if not run.finished]
         for run in running:
             control.stop_run(run.run_id)
-    print(f"{len(running)} runs stopped; what was reserved stays spent, `tacit-fleet resume` goes on")
+    if not running:
+        print("no rounds are running")
+    else:
+        print("stopped; what was reserved stays spent, `tacit-fleet resume` goes on")
     return 0
 
 

@@ -32,7 +32,7 @@ from privacy.policy import Policy, parse_policy
 from shared_models.canonical import Envelope
 from shared_models.domain import Domain, load_domain
 from shared_models.encoder import EncoderFiles, build_encoder
-from shared_models.errors import CheckpointError, ConfigError, PolicyError, WireError
+from shared_models.errors import CheckpointError, ConfigError, HaltedError, PolicyError, TacitError, WireError
 from shared_models.intent_head import to_onnx
 from shared_models.text_encoder import TextEncoder
 
@@ -137,22 +137,50 @@ class Fleet:
     # -- what the team does ---------------------------------------------------------------------------------------
 
     def adopt_policy(self, envelope_bytes: bytes, role: bytes) -> Policy:
-        """Take a newer policy of the officer's into force: folder, ledger and bundle. Raises PolicyError."""
-        envelope = Envelope.from_bytes(envelope_bytes)
+        """Take a newer policy of the officer's into force: folder, bundle and ledger.
+
+        Raises PolicyError, and BundleError if `role` is not the officer's for this policy; the one before stays in force.
+        """
+        try:
+            envelope = Envelope.from_bytes(envelope_bytes)
+        except WireError as error:
+            raise PolicyError(f"not a signed policy: {error}") from error
         policy = parse_policy(envelope, self.officer_public_key)
         if policy.fleet != self.name:
             raise PolicyError(f"this policy is for fleet {policy.fleet!r}, this fleet is {self.name!r}")
         if policy.aggregator_key != self.aggregator_public_key:
             raise PolicyError("this policy names another aggregator's key than this fleet's")
-        if (self.directory / "policy.signed.json").exists() and policy.sequence < self.policy().sequence:
-            raise PolicyError(
-                f"policy {policy.sequence} is older than policy {self.policy().sequence}, which is in force"
-            )
-        write_atomically(self.directory / "policy.role.json", role)
-        write_atomically(self.directory / "policy.signed.json", envelope_bytes)
+        files = self.directory / "policy.role.json", self.directory / "policy.signed.json"
+        before = [path.read_bytes() if path.exists() else None for path in files]
+        if before[1] is not None:
+            current = self.policy()
+            if policy.sequence < current.sequence:
+                raise PolicyError(
+                    f"policy {policy.sequence} is older than policy {current.sequence}, which is in force"
+                )
+            if policy.sequence == current.sequence and policy.hash != current.hash:
+                raise PolicyError(f"another policy {policy.sequence} is in force: a change needs a higher number")
+        write_atomically(files[0], role)
+        write_atomically(files[1], envelope_bytes)
+        try:
+            self.publish(self.published_version())
+        except TacitError:
+            # What devices cannot have is not in force here either.
+            for path, content in zip(files, before, strict=True):
+                if content is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    write_atomically(path, content)
+            raise
         self.record_policy()
-        self.publish(self.published_version())
         return policy
+
+    def check_may_run(self, now_s: float) -> None:
+        """Raises PolicyError without a policy in force at `now_s` (Unix seconds), HaltedError if the officer has halted."""
+        policy = self.policy()
+        policy.check_valid_at(now_s)
+        if policy.halted:
+            raise HaltedError(f"the privacy officer has halted contributions: {policy.reason or 'no reason given'}")
 
     def record_policy(self) -> None:
         """Write the policy in force into the ledger, as its genesis or as a change; once per policy."""
@@ -170,10 +198,16 @@ class Fleet:
             state.close()
 
     def runner(self, state: FleetState) -> RoundRunner:
-        """Ready to run rounds: the model is begun from the public phrases if there is none yet."""
+        """Ready to run rounds: the model is begun from the public phrases if there is none yet.
+
+        Raises PolicyError if there is no policy, or one that the ledger does not know (a killed adoption).
+        """
         manifest = published_manifest(self.bundle)
         if manifest is None:
             raise CheckpointError(f"{self.bundle}: nothing is published yet")
+        recorded = [entry for entry in state.entries() if entry.kind in ("genesis", "policy")]
+        if not recorded or Envelope.from_document(recorded[-1].body["policy"]).hash != self.policy().hash:
+            raise PolicyError("the policy in force is not in the ledger: adopt it again (`tacit-fleet policy`)")
         runner = RoundRunner(state, self.policy(), self.signing_key(), manifest.encoder_sha256)
         if state.checkpoint() is None:
             phrases = self.phrases()
@@ -193,18 +227,19 @@ class Fleet:
         try:
             checkpoint = state.checkpoint()
             published = self.published_version()
-            phrases = self.phrases()
             if version is None:
                 if checkpoint is None or not checkpoint.rounds_done:
                     raise CheckpointError("no round has been released yet, so there is no new model to publish")
+                if [item.kind for item in state.entries() if item.kind in ("release", "publish")][-1:] == ["publish"]:
+                    raise CheckpointError(f"nothing new: no round was released since release {published} was published")
                 weights, version = checkpoint.released_weights(), published + 1
-                raw = to_onnx(phrases.head(weights, version))
+                raw = to_onnx(self.phrases().head(weights, version))
             else:
                 manifest = published_manifest(self.bundle)
                 assert manifest is not None
                 name = f"{manifest.head_sha256}.{manifest.head_target.rpartition('/')[2]}"
                 raw = (self.bundle / "targets" / manifest.head_target.rpartition("/")[0] / name).read_bytes()
-            contents = _contents(phrases.domain, build_encoder(), raw, version)
+            contents = _contents(self.domain(), build_encoder(), raw, version)
             role = self.directory / "policy.role.json"
             if role.exists():
                 policy = {"policy": self.policy_envelope().to_bytes(), "policy_role": role.read_bytes()}

@@ -14,13 +14,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.corpora import Corpus, banking77, clinc150, hwu64, snips
 from benchmarks.harness import Options, Row, main, read_jsonl
 from edge_client.understand.intent import IntentModel
 from shared_models.domain import TRAVEL, load_domain
@@ -44,19 +44,7 @@ TFIDF = "TF-IDF + logistic regression"
 GOAL = "goal"
 L2 = 1e-6
 """Next to no penalty: here a head is fitted to a hundred phrases a class, not to ten."""
-STEPS = 150
-
-
-@dataclass
-class Corpus:
-    """Texts with classes, split into what is learned from and what is held out."""
-
-    name: str
-    train: list[str]
-    train_classes: np.ndarray
-    test: list[str]
-    test_classes: np.ndarray
-    labels: tuple[str, ...]
+STEPS = 100
 
 
 def run(options: Options) -> list[Row]:
@@ -76,68 +64,6 @@ def run(options: Options) -> list[Row]:
             rows += out_of_scope(measured, options)
             rows += own_intents(measured, options)
     return rows
-
-
-# -- corpora -----------------------------------------------------------------------------------------------------------
-
-
-def clinc150(options: Options) -> Corpus | None:
-    train = options.path("intents/clinc150_train.jsonl.gz", "CLINC150")
-    test = options.path("intents/clinc150_val.jsonl.gz", "CLINC150")
-    if train is None or test is None:
-        return None
-    learned, held_out = read_jsonl(train), read_jsonl(test)
-    if options.quick:
-        learned, held_out = _some_of_each(learned, 20), held_out[::5]
-    return _corpus("CLINC150", learned, held_out)
-
-
-def hwu64(options: Options) -> Corpus | None:
-    """A fifth of the users is held out, with all they said."""
-    path = options.path("intents/hwu64.jsonl.gz", "HWU64")
-    if path is None:
-        return None
-    found = read_jsonl(path)
-    users = sorted({row["user"] for row in found})
-    held_out = set(np.random.default_rng(0).permutation(users)[: len(users) // 5].tolist())
-    train = [row for row in found if row["user"] not in held_out]
-    return _corpus("HWU64", train, [row for row in found if row["user"] in held_out])
-
-
-def banking77(options: Options) -> Corpus | None:
-    path = options.path("intents/banking77_train.jsonl.gz", "BANKING77")
-    return None if path is None else _with_hold_out("BANKING77", read_jsonl(path), options.pick(3000, 10_003, 10_003))
-
-
-def snips(options: Options) -> Corpus | None:
-    path = options.path("intents/snips_train.jsonl.gz", "SNIPS")
-    return None if path is None else _with_hold_out("SNIPS", read_jsonl(path), options.pick(1000, 5000, 13_784))
-
-
-def _with_hold_out(name: str, found: list[dict[str, Any]], most: int) -> Corpus:
-    order = np.random.default_rng(0).permutation(len(found))[:most]
-    fifth = len(order) // 5
-    return _corpus(name, [found[place] for place in order[fifth:]], [found[place] for place in order[:fifth]])
-
-
-def _some_of_each(found: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    seen: dict[str, int] = {}
-    kept = []
-    for row in found:
-        seen[row["intent"]] = seen.get(row["intent"], 0) + 1
-        if seen[row["intent"]] <= count:
-            kept.append(row)
-    return kept
-
-
-def _corpus(name: str, train: list[dict[str, Any]], test: list[dict[str, Any]]) -> Corpus:
-    labels = tuple(sorted({row["intent"] for row in train}))
-    number = {label: place for place, label in enumerate(labels)}
-    # What nobody said in training cannot be known; a class of a held-out user may be such a one.
-    test = [row for row in test if row["intent"] in number]
-    train_classes, test_classes = ([number[row["intent"]] for row in part] for part in (train, test))
-    texts = ([row["text"] for row in part] for part in (train, test))
-    return Corpus(name, next(texts), np.array(train_classes), next(texts), np.array(test_classes), labels)
 
 
 # -- accuracy ----------------------------------------------------------------------------------------------------------
@@ -182,6 +108,8 @@ class Measured:
 
     def __init__(self, corpus: Corpus, encoder: TextEncoder, reference: TorchEncoder, options: Options) -> None:
         self.corpus = corpus
+        self.goals = corpus.name == "CLINC150" and not options.quick
+        """Goals are set for all of CLINC150; the quick run learns from a fifth of it."""
         self.encoder = encoder
         self.reference = reference
         options.say(f"{corpus.name}: {len(corpus.train) + len(corpus.test)} texts through the int8 encoder")
@@ -226,7 +154,7 @@ class Measured:
             Row(self.corpus.name, "accuracy lost to 8 bits", "points", exact - ours, GOAL, 0.3),
             Row(self.corpus.name, "accuracy", "%", ours, TFIDF, counted),
         ]
-        return [*rows, Row("CLINC150", "accuracy", "%", ours, GOAL, 95.0)] if self.corpus.name == "CLINC150" else rows
+        return [*rows, Row("CLINC150", "accuracy", "%", ours, GOAL, 95.0)] if self.goals else rows
 
 
 def out_of_scope(measured: Measured, options: Options) -> list[Row]:
@@ -255,8 +183,9 @@ def out_of_scope(measured: Measured, options: Options) -> list[Row]:
             _auroc(energies(measured.exact_logits), energies(exact_outside)),
         ),
         Row("CLINC150", "out-of-scope AUROC", "", ours, TFIDF, _auroc(counted_inside, counted_outside)),
-        Row("CLINC150", "out-of-scope AUROC", "", ours, GOAL, 0.97),
     ]
+    if measured.goals:
+        rows.append(Row("CLINC150", "out-of-scope AUROC", "", ours, GOAL, 0.97))
     known_outside = session.logits(measured.encoder.encode([row["text"] for row in read_jsonl(known)]))
     head = calibrate_logits(measured.head, inside[::2], truth[::2], known_outside)
     inside, truth = inside[1::2], truth[1::2]
@@ -272,7 +201,10 @@ def out_of_scope(measured: Measured, options: Options) -> list[Row]:
 
 
 def own_intents(measured: Measured, options: Options) -> list[Row]:
-    """One intent at a time, unknown to the published head, taught to the device with a few phrases of the user's own."""
+    """One intent at a time, unknown to the published head, taught to the device with a few phrases of the user's own.
+
+    The head has no out-of-scope threshold here: whether that of a domain lets a text pass is measured above.
+    """
     corpus = measured.corpus
     random = np.random.default_rng(0)
     new = random.permutation(len(corpus.labels))[:10]
@@ -367,9 +299,9 @@ def speed(options: Options, encoder: TextEncoder, files: EncoderFiles, raw_head:
     case = "recognise one utterance"
     packaged = (source_folder() / "model.safetensors").stat().st_size
     return [
-        Row(case, "p50", "ms", float(np.percentile(ours, 50)), TORCH, float(np.percentile(theirs, 50))),
-        Row(case, "p50", "ms", float(np.percentile(ours, 50)), GOAL, 4.5),
-        Row(case, "p99", "ms", float(np.percentile(ours, 99)), TORCH, float(np.percentile(theirs, 99))),
+        Row(case, "p50", "ms CPU", float(np.percentile(ours, 50)), TORCH, float(np.percentile(theirs, 50))),
+        Row(case, "p50", "ms CPU", float(np.percentile(ours, 50)), GOAL, 4.5),
+        Row(case, "p99", "ms CPU", float(np.percentile(ours, 99)), TORCH, float(np.percentile(theirs, 99))),
         Row("encoder", "size", "MB", files.model.stat().st_size / 1e6, TORCH, packaged / 1e6),
     ]
 

@@ -41,7 +41,7 @@ def run(options: Options) -> list[Row]:
     memory: dict[int, float] = {}
     for clients in CLIENTS[:2] if options.quick else CLIENTS:
         options.say(f"{clients:,} clients in one process")
-        ours, memory[clients] = cell("ours", clients, rounds=3)
+        ours, memory[clients] = cell("ours", clients, rounds=3 if clients < 10_000 else 1)
         case = f"{clients:,} clients x {CLASSES * FEATURES:,} parameters"
         if clients in with_ray:
             options.say(f"{clients:,} clients on Ray")

@@ -23,13 +23,11 @@ def new_key_pair(folder: Path, name: str) -> tuple[Path, Path]:
         raise ConfigError(f"{name!r} is not a name for a key")
     key = nacl.signing.SigningKey.generate()
     try:
+        if secret.exists() or public.exists():
+            raise ConfigError(f"{secret}: exists already; keys are never overwritten")
         folder.mkdir(parents=True, exist_ok=True)
-        if public.exists():
-            raise FileExistsError(f"{public.name} is there")
         _write_new(secret, f"{_HEADER}{bytes(key).hex()}\n", 0o600)
         _write_new(public, f"{bytes(key.verify_key).hex()}\n", 0o644)
-    except FileExistsError as error:
-        raise ConfigError(f"{secret}: exists already; keys are never overwritten") from error
     except OSError as error:
         raise ConfigError(f"{secret}: cannot be written: {error}") from error
     return secret, public

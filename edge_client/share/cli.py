@@ -6,17 +6,22 @@ The node's key is made here, kept in the encrypted store, and never shown; the f
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import signal
+import ssl
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from edge_client.cli import open_client
 from edge_client.client import EdgeClient
 from edge_client.share.agent.fleet import FleetConfig, FleetState, new_node_key
 from edge_client.share.agent.process import AgentProcess
-from edge_client.share.device import open_gate
+from edge_client.share.device import LOOK_EVERY_S, WatchedPort, open_gate
 from privacy.accounting import epsilon_from_rho
 from shared_models.errors import ConfigError, PolicyError
 from shared_models.purposes import INTENT_MODEL
@@ -63,14 +68,48 @@ def run_agent(options: argparse.Namespace) -> int:
             print(f"{state}{': ' + error if error else ''}", flush=True)
             failed = state is FleetState.REFUSED
 
-        with AgentProcess(config, client.device_port(), on_state=report, log_path=options.log) as agent:
-            while not stopping.is_set() and not failed:
-                if options.rounds and agent.answered >= options.rounds:
-                    # The reply is on its way when the owner has answered: the child is ready again once it was taken.
-                    agent.wait_for(FleetState.READY, timeout_s=60.0)
-                    break
-                time.sleep(0.2)
+        port = WatchedPort(
+            client, options.bundle or f"https://{config.address}/bundle", lambda line: print(line, flush=True)
+        )
+
+        def watch() -> None:
+            while not stopping.wait(LOOK_EVERY_S):
+                port.look()
+
+        with _authority_trusted(config.ca_pem):
+            port.look()
+            threading.Thread(target=watch, name="bundle-watch", daemon=True).start()
+            with AgentProcess(config, port, on_state=report, log_path=options.log) as agent:
+                while not stopping.is_set() and not failed:
+                    if options.rounds and agent.answered >= options.rounds:
+                        # The reply is on its way when the owner has answered: the child is ready again once it was taken.
+                        agent.wait_for(FleetState.READY, timeout_s=60.0)
+                        break
+                    time.sleep(0.2)
+            stopping.set()
         return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _authority_trusted(ca_pem: bytes) -> Iterator[None]:
+    """Let this process accept the fleet's own certificate authority for bundles too, beside the system's.
+
+    What a bundle is worth, its signatures say; TLS only keeps others from seeing that this device asks.
+    """
+    paths = ssl.get_default_verify_paths()
+    known = Path(paths.cafile).read_bytes() if paths.cafile else b""
+    before = os.environ.get(paths.openssl_cafile_env)
+    with tempfile.TemporaryDirectory(prefix="tacit-ca-", ignore_cleanup_errors=True) as folder:
+        bundle = Path(folder, "ca.pem")
+        bundle.write_bytes(known + b"\n" + ca_pem)
+        os.environ[paths.openssl_cafile_env] = str(bundle)
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[paths.openssl_cafile_env]
+            else:
+                os.environ[paths.openssl_cafile_env] = before
 
 
 def arguments_shared(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,9 @@ This is the only place where `EdgeClient` and `privacy.gate` meet.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +18,16 @@ from edge_client.share.contributing import GatePort
 from edge_client.share.port import Trainer
 from privacy.gate import Gate, SealedContribution
 from shared_models.canonical import Envelope
-from shared_models.errors import PolicyError
+from shared_models.errors import PolicyError, TacitError
 from shared_models.intent_head import HeadSession, features
 
 if TYPE_CHECKING:
     from edge_client.client import EdgeClient
 
 GATE_TABLE = "gate"
+LOOK_EVERY_S = 3600.0
+LOOK_BEFORE_ROUND_S = 60.0
+"""A round that comes later than this after the last look at the bundle waits for another: a halt must not take an hour."""
 
 
 class ClientExamples:
@@ -62,6 +67,56 @@ class ClientPort:
 
     def _lock(self) -> AbstractContextManager[Any]:
         return self._client.store.lock
+
+
+class WatchedPort:
+    """A `DevicePort` that looks for a newer bundle, and so for a newer policy, before it answers. `look()` may be called by any
+    thread; a source that cannot be reached changes nothing, for a policy expires by itself.
+    """
+
+    def __init__(self, client: EdgeClient, source: str, tell: Callable[[str], None]) -> None:
+        """`tell` gets one line whenever what it would say has changed. Raises PolicyError."""
+        self._client = client
+        self._port = client.device_port()
+        self._source = source
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._looked_s: float | None = None
+        self._told = ""
+
+    def contribute(
+        self, plan: Envelope, labels: Sequence[str], weights: npt.NDArray[np.float32], trainer: Trainer
+    ) -> SealedContribution:
+        self.look(older_than_s=LOOK_BEFORE_ROUND_S)
+        return self._port.contribute(plan, labels, weights, trainer)
+
+    def look(self, older_than_s: float = 0.0) -> None:
+        """Refresh the bundle if the last look is older than that, and take over its policy."""
+        with self._lock:
+            if self._looked_s is not None and time.monotonic() - self._looked_s < older_than_s:
+                return
+            self._looked_s = time.monotonic()
+            try:
+                staleness: str = self._client.refresh(self._source)
+                problem = ""
+            except TacitError as error:
+                staleness, problem = "not refreshed", f": {' '.join(str(error).split())}"
+            self._say(staleness, problem)
+
+    def _say(self, staleness: str, problem: str) -> None:
+        with self._client.store.lock:
+            adopt_published_policy(self._client, self._port.gate)
+            policy = self._port.gate.policy
+            version = self._client.status()["bundle"].get("version", "none")
+        if policy is None:
+            rule = "no policy yet, so nothing can leave this device"
+        else:
+            halted = f", HALTED: {policy.reason or 'no reason given'}" if policy.halted else ""
+            rule = f"policy {policy.sequence} in force{halted}"
+        line = f"bundle: release {version} {staleness}; {rule}{problem}"
+        if line != self._told:
+            self._told = line
+            self._tell(line)
 
 
 def open_gate(client: EdgeClient) -> Gate:

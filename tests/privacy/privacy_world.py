@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -33,6 +34,11 @@ DAY_S = 86_400
 
 def policy_document(**draft: Any) -> dict[str, Any]:
     """A good policy as a YAML value, to be changed by tests."""
+    return copy.deepcopy(_drafted(tuple(sorted(draft.items()))))
+
+
+@functools.lru_cache
+def _drafted(draft: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
     wish = {
         "fleet": "test",
         "aggregator_key": bytes(AGGREGATOR.verify_key),
@@ -40,10 +46,10 @@ def policy_document(**draft: Any) -> dict[str, Any]:
         "participations": 5,
         "population": 10_000,
         "min_survivors": 3,
-        **draft,
+        **dict(draft),
     }
     text = draft_policy(PolicyDraft(**wish), now=datetime.fromtimestamp(NOW_S, UTC))
-    document = yaml.safe_load(text)
+    document: dict[str, Any] = yaml.safe_load(text)
     document["issued"], document["expires"] = document["issued"].isoformat(), document["expires"].isoformat()
     return document
 
@@ -179,11 +185,11 @@ class LedgerWriter:
         self.add("policy", {"policy": envelope.document()})
         return parse_policy(envelope, OFFICER_PUBLIC)
 
-    def reserve(self, plan: RoundPlan, **changes: Any) -> None:
+    def reserve(self, plan: RoundPlan, /, **changes: Any) -> None:
         body = {"round_id": plan.round_id, "plan": plan.document(), "plan_hash": plan.hash, "rho": plan.rho}
         self.add("reserve", {**body, **changes})
 
-    def release(self, plan: RoundPlan, survivors: Any = 7, **changes: Any) -> None:
+    def release(self, plan: RoundPlan, /, survivors: Any = 7, **changes: Any) -> None:
         body = {
             "round_id": plan.round_id,
             "plan_hash": plan.hash,
@@ -195,7 +201,7 @@ class LedgerWriter:
         }
         self.add("release", {**body, **changes})
 
-    def abort(self, plan: RoundPlan, **changes: Any) -> None:
+    def abort(self, plan: RoundPlan, /, **changes: Any) -> None:
         body = {"round_id": plan.round_id, "plan_hash": plan.hash, "reason": "too few", "survivors": 1}
         self.add("abort", {**body, **changes})
 

@@ -30,7 +30,7 @@ def squared_norm(grid: np.ndarray) -> int:
     return sum(int(value) ** 2 for value in grid)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(vectors, clip_norms)
 def test_the_squared_norm_on_the_grid_never_exceeds_the_sensitivity(vector: np.ndarray, clip_norm: float) -> None:
     grid = discretise(clip_l2(finite_vector(vector, vector.size), clip_norm)).values
@@ -47,7 +47,7 @@ def test_the_bound_holds_at_every_magnitude(dimension: int, size: float) -> None
         assert squared_norm(grid) <= SQUARED_SENSITIVITY
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(hnp.arrays(np.float64, st.integers(1, 30), elements=st.floats(-1e3, 1e3)), st.floats(1e-3, 1e3))
 def test_a_short_vector_passes_and_a_long_one_keeps_its_direction(vector: np.ndarray, clip_norm: float) -> None:
     clipped = clip_l2(vector, clip_norm).values
@@ -121,7 +121,7 @@ def test_a_long_double_beyond_float64_is_infinite_and_so_an_error() -> None:
             finite_vector(np.array([np.longdouble("1e4000"), 1], dtype=np.longdouble), 2)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(hnp.arrays(np.float64, st.integers(1, 50), elements=st.floats(-0.1, 0.1)))
 def test_rounding_is_to_the_nearest_integer(values: np.ndarray) -> None:
     values = values / max(1.0, 10 * float(np.linalg.norm(values)))
@@ -149,7 +149,7 @@ def test_a_vector_that_was_never_clipped_cannot_break_the_bound_either() -> None
         assert squared_norm(discretise(ClippedVector(values, 1.0)).values) <= SQUARED_SENSITIVITY
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(hnp.arrays(np.int64, st.integers(0, 50), elements=st.integers(-(2**31), 2**31 - 1)))
 def test_the_ring_gives_every_integer_of_32_bits_back(values: np.ndarray) -> None:
     ring = to_ring(values)

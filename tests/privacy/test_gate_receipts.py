@@ -1,4 +1,4 @@
-"""What the gate hands out and what it writes down about it: clipped integers, zeros where there is nothing, a chain of receipts."""
+"""What the gate hands out and what it writes down: clipped integers, zeros where there is nothing, a chain of receipts."""
 
 from __future__ import annotations
 
@@ -112,7 +112,9 @@ def test_the_commitment_is_what_the_aggregator_computes(world: World) -> None:
     plan = world.plan()
     sealed = world.seal(plan)
     (receipt,) = world.gate.receipts()
-    by_hand = hashlib.sha256(f"{plan.hash}:{sealed.nonce}:".encode() + sealed.values.astype("<u4").tobytes()).hexdigest()
+    by_hand = hashlib.sha256(
+        f"{plan.hash}:{sealed.nonce}:".encode() + sealed.values.astype("<u4").tobytes()
+    ).hexdigest()
     assert receipt["body"]["commitment"] == sealed.commitment == by_hand
     assert contribution_commitment(plan.hash, sealed.nonce, sealed.values) == by_hand
     assert contribution_commitment(plan.hash, sealed.nonce, sealed.values.astype(">u4")) == by_hand

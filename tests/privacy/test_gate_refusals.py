@@ -263,9 +263,7 @@ def test_a_policy_of_another_officer_or_fleet_is_refused(world: World) -> None:
 
 def test_a_gate_over_a_memory_with_another_officers_policy_does_not_open(world: World) -> None:
     with pytest.raises(PolicyError):
-        Gate(
-            officer_key=bytes(STRANGER.verify_key), consent=world, memory=world.memory, clock=lambda: world.now_s
-        )
+        Gate(officer_key=bytes(STRANGER.verify_key), consent=world, memory=world.memory, clock=lambda: world.now_s)
 
 
 def test_a_policy_survives_a_restart(world: World) -> None:

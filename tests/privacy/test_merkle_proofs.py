@@ -46,7 +46,7 @@ def test_the_root_of_nothing_is_the_hash_of_nothing() -> None:
     assert merkle_root([]) == hashlib.sha256(b"").digest()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(trees)
 def test_every_leaf_has_a_proof(leaves: list[bytes]) -> None:
     root = merkle_root(leaves)
@@ -54,7 +54,7 @@ def test_every_leaf_has_a_proof(leaves: list[bytes]) -> None:
         assert verify_inclusion(leaf, index, len(leaves), inclusion_proof(leaves, index), root)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.binary(max_size=20), min_size=2, max_size=30, unique=True), st.data())
 def test_a_changed_proof_proves_nothing(leaves: list[bytes], data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(leaves) - 1))

@@ -64,6 +64,7 @@ def refused(document: Any) -> str:
 
 FIELDS = all_paths(policy_document())
 
+
 def ident(path: Any) -> str:
     return ".".join(path) if isinstance(path, tuple) else repr(path)
 
@@ -192,7 +193,9 @@ def test_numbers_may_be_written_as_officers_write_them() -> None:
         assert parse_policy(signed, OFFICER_PUBLIC).delta == value
 
 
-@pytest.mark.parametrize("life", [timedelta(0), timedelta(-1), timedelta(14, 1), timedelta(15), timedelta(3650)], ids=str)
+@pytest.mark.parametrize(
+    "life", [timedelta(0), timedelta(-1), timedelta(14, 1), timedelta(15), timedelta(3650)], ids=str
+)
 def test_a_policy_lives_14_days_at_most(life: timedelta) -> None:
     issued = datetime(2027, 1, 1, tzinfo=UTC)
     refused({**policy_document(), "issued": issued.isoformat(), "expires": (issued + life).isoformat()})

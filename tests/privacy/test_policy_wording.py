@@ -33,7 +33,7 @@ def draft(**changes: object) -> str:
     return draft_policy(PolicyDraft(**{**whole, **changes}), now=NOW)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.floats(0.2, 12.0), st.integers(1, 300), st.integers(100, 10**9))
 def test_a_draft_keeps_its_promise_in_epsilon(epsilon: float, participations: int, population: int) -> None:
     policy = parsed(yaml.safe_load(draft(epsilon=epsilon, participations=participations, population=population)))
@@ -69,7 +69,13 @@ def test_a_wish_that_makes_no_sense_is_refused(changes: dict[str, object]) -> No
 
 def test_an_explanation_names_the_figures() -> None:
     text = "\n".join(explain_policy(parsed(policy_document(local_noise_multiplier=0.0))))
-    for part in ("Policy 1 of fleet test", "no amplification", "at most 5 contributions", "No local noise", "not against"):
+    for part in (
+        "Policy 1 of fleet test",
+        "no amplification",
+        "at most 5 contributions",
+        "No local noise",
+        "not against",
+    ):
         assert part in text
     noisy = "\n".join(explain_policy(parsed(policy_document(local_noise_multiplier=1.5))))
     assert "Second line: local noise 1.5 per example (generator not cryptographic)" in noisy
@@ -93,7 +99,9 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("reason", ["incident 7", '"quotes" and \\ : # {}', "", "two\nlines", "ünïcode 🙂", "\x1b[31m", "x" * 900])
+@pytest.mark.parametrize(
+    "reason", ["incident 7", '"quotes" and \\ : # {}', "", "two\nlines", "ünïcode 🙂", "\x1b[31m", "x" * 900]
+)
 def test_a_halt_works_whatever_the_form_of_the_text(form: str, reason: str) -> None:
     before = parse_policy(sign_policy(FORMS[form], OFFICER), OFFICER_PUBLIC)
     later = NOW + timedelta(days=3)

@@ -1,0 +1,102 @@
+"""A captured round over real sockets, and every log line at debug level: nothing of what a user said is in them."""
+
+from __future__ import annotations
+
+import ssl
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import deployed as deployment
+import pytest
+from deployed import Deployed, agents_ready
+from hypothesis import given
+from hypothesis import strategies as st
+from leaks import encodings, leaks
+
+pytestmark = pytest.mark.timeout(900)
+
+CANARY = "quokkas zanzibar marmalade trombones"
+ON_PURPOSE = "velvet xylophone grasshopper"
+LOUD = Path(deployment.__file__).with_name("loud.py")
+
+
+@pytest.fixture
+def loud(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """All commands log at DEBUG, whatever they say to their users."""
+
+    def command_of(program: str, *arguments: object) -> list[str]:
+        return [sys.executable, str(LOUD), deployment.MODULES[program], *map(str, arguments)]
+
+    monkeypatch.setattr(deployment, "command_of", command_of)
+    return
+
+
+def send_on_purpose(deployed: Deployed, content: bytes) -> None:
+    """Post `content` to the fleet's address, as a device would; it is refused, and recorded."""
+    trust = ssl.create_default_context(cafile=str(deployed.fleet / "ca.pem"))
+    request = urllib.request.Request(
+        f"https://127.0.0.1:{deployed.port}/v1/fleet/pull-messages", content, method="POST"
+    )
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(request, context=trust, timeout=20.0).close()
+
+
+@pytest.mark.deep
+def test_no_byte_and_no_log_line_of_a_round_holds_what_a_user_said(tmp_path: Path, loud: None) -> None:
+    record = tmp_path / "record.bin"
+    deployed = Deployed(tmp_path, environment={"TACIT_TEST_RECORD": str(record)})
+    deployed.set_up()
+    said = [(CANARY, "pay_fine"), (f"please bring {CANARY} tomorrow", "find_book")]
+    deployed.enrol(("anna", "bert"), lambda _: said)
+    with deployed.serve() as serve:
+        serve.await_text("^serving")
+        with agents_ready(deployed, ("anna", "bert")):
+            with deployed.terminal("run", "tacit-fleet", "run", "fleet") as run:
+                assert run.await_end(200.0) == 0, run.text()
+            assert "round 1: released over 2 devices" in run.text()
+        for _, form in encodings(ON_PURPOSE):
+            send_on_purpose(deployed, form)
+    captured = record.read_bytes()
+    assert captured.count(b"/v1/fleet/push-object") >= 2, "contributions are in the record"
+    assert len(captured) > 2 * 8 * 384 * 4, "both of them whole"
+    logs = [*tmp_path.glob("*.log"), *tmp_path.glob("*.out"), *deployed.fleet.rglob("superlink.log")]
+    assert {path.name for path in logs} >= {
+        *("anna.log", "bert.log", "agent-anna.out", "agent-bert.out", "serve.out", "run.out", "superlink.log")
+    }
+    for path in logs:
+        if path.name in ("anna.log", "bert.log", "run.out", "serve.out"):
+            assert b"DEBUG" in path.read_bytes(), f"{path.name} speaks at debug level"
+    # The record, the logs, and everything else that the central side keeps.
+    for path in [record, *logs, *(item for item in deployed.fleet.rglob("*") if item.is_file())]:
+        assert leaks(path.read_bytes(), CANARY) == [], path
+    found = leaks(captured, ON_PURPOSE)
+    for name, _ in encodings(ON_PURPOSE):
+        assert f"{ON_PURPOSE!r} in {name}" in found, "the search finds what was sent on purpose"
+
+
+@given(before=st.binary(max_size=7), after=st.binary(max_size=7))
+def test_the_search_finds_a_phrase_in_every_form_within_other_bytes(before: bytes, after: bytes) -> None:
+    for name, form in encodings(ON_PURPOSE):
+        assert f"{ON_PURPOSE!r} in {name}" in leaks(before + form + after, ON_PURPOSE)
+
+
+@pytest.mark.parametrize("before", ["", "a", "ab", "abc"])
+@pytest.mark.parametrize("after", ["", "x", "xy"])
+@pytest.mark.parametrize("coding", ["utf-8", "utf-16le", "utf-16be"])
+def test_the_search_finds_base64_at_every_alignment(before: str, after: str, coding: str) -> None:
+    import base64
+
+    content = base64.b64encode(before.encode() + ON_PURPOSE.encode(coding) + after.encode())
+    assert any(found.startswith(f"{ON_PURPOSE!r} in base64 of {coding}") for found in leaks(content, ON_PURPOSE))
+
+
+def test_the_search_finds_single_words_and_other_cases() -> None:
+    assert leaks(b"... XYLOPHONE ...", ON_PURPOSE) == [
+        "'xylophone' in utf-8",
+        "'xylophone' in url",
+        "'xylophone' in form",
+    ]
+    assert leaks(b"a book about birds", ON_PURPOSE) == []

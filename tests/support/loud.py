@@ -1,0 +1,56 @@
+"""`python loud.py MODULE ARGUMENTS`: run `MODULE.main` with every logger at DEBUG, to stderr.
+
+With TACIT_TEST_RECORD=FILE a `tacit-fleet serve` also writes to FILE, behind TLS, all that it receives from and sends to its
+sockets: paths, headers and bodies, both ways.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import threading
+from typing import Any
+
+
+def record_to(path: str) -> None:
+    """Wrap the server's ASGI app, and with it the pass-through and the bundles."""
+    from aggregator.deployment import FleetServer
+
+    sink, lock = open(path, "ab", buffering=0), threading.Lock()  # noqa: SIM115 - open for the life of the process
+    served = FleetServer._app
+
+    def write(*parts: bytes) -> None:
+        with lock:
+            sink.write(b"\n".join(parts) + b"\n")
+
+    async def app(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            write(scope["method"].encode(), scope["raw_path"], scope["query_string"], *sum(scope["headers"], ()))
+
+        async def received() -> Any:
+            message = await receive()
+            write(message.get("body", b""))
+            return message
+
+        async def sent(message: Any) -> None:
+            write(message.get("body", b""), *sum(message.get("headers", ()), ()))
+            await send(message)
+
+        await served(self, scope, received, sent)
+
+    FleetServer._app = app  # type: ignore[method-assign]
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, force=True)
+    if path := os.environ.get("TACIT_TEST_RECORD"):
+        record_to(path)
+    module = sys.argv.pop(1)
+    code: int = importlib.import_module(module).main(sys.argv[1:])
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
