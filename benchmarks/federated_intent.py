@@ -89,13 +89,26 @@ def run(options: Options) -> list[Row]:
                 case = f"N={population:,}{kind}, eps={epsilon:g}, {name}, T=k={ROUNDS}"
                 options.say(case)
                 multiplier = noise_multiplier_for(epsilon, default_delta(population), ROUNDS)
+                is_goal = population == 20_000 and epsilon == 1.0 and phrases
+                # Which phrases are public moves the figure by half a point: the one with a goal is a mean of three.
+                dealings = [
+                    *fleets,
+                    *(
+                        dealt(data, distinct, phrases, seed)
+                        for seed in range(seeds, 3)
+                        if is_goal and not options.quick
+                    ),
+                ]
                 found = _mean(
-                    [_trained(data, fleet, population, multiplier, phrases, seed) for seed, fleet in enumerate(fleets)]
+                    [
+                        _trained(data, fleet, population, multiplier, phrases, seed)
+                        for seed, fleet in enumerate(dealings)
+                    ]
                 )
-                rows.append(Row(case, "accuracy", "%", found, CENTRAL, central, seeds))
-                rows.append(Row(case, "accuracy", "%", found, FEDERATED, federated, seeds))
-                if population == 20_000 and epsilon == 1.0 and phrases:
-                    rows.append(Row(case, "accuracy", "%", found, GOAL, 94.4, seeds))
+                rows.append(Row(case, "accuracy", "%", found, CENTRAL, central, len(dealings)))
+                rows.append(Row(case, "accuracy", "%", found, FEDERATED, federated, len(dealings)))
+                if is_goal:
+                    rows.append(Row(case, "accuracy", "%", found, GOAL, 94.4, len(dealings)))
     return rows
 
 

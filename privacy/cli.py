@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         run: Command = options.run
         return run(options)
     except TacitError as error:
-        print(f"tacit-privacy: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"tacit-privacy: {_printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 1 if isinstance(error, LedgerError) else 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -141,7 +141,7 @@ def _policy_explain(options: argparse.Namespace) -> int:
     else:
         print("A draft: not signed yet.")
         policy = _parse_unsigned(raw.decode("utf-8", "replace"))
-    print("\n".join(explain_policy(policy)))
+    print("\n".join(map(_printable, explain_policy(policy))))
     return 0
 
 
@@ -224,6 +224,11 @@ def _ledger_lines(options: argparse.Namespace) -> list[bytes]:
 
 def _trusted_key(options: argparse.Namespace) -> bytes | None:
     return load_public_key(options.officer) if options.officer else None
+
+
+def _printable(text: str) -> str:
+    """Text of a file that somebody else wrote, without what a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _parse_unsigned(text: str) -> Policy:

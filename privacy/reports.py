@@ -126,10 +126,10 @@ def verify_ledger(lines: Sequence[bytes], officer_key: bytes | None = None) -> V
 
 
 def spent_epsilon(lines: Sequence[bytes], officer_key: bytes | None = None) -> float:
-    """The headline ε over all purposes so far, from a verified ledger: the figure of a live display."""
+    """The headline ε over all purposes so far, from a verified ledger: that of the report's `total`, for a live display."""
     ledger = verify_ledger(lines, officer_key)
-    participations = sum(item.participations for item in ledger.policy.purposes.values())
-    return epsilon_from_rho(largest_rho((item.rho for item in ledger.rounds), participations), ledger.policy.delta)
+    charged = [item for name in _purposes(ledger) for item in _Purpose(name, ledger).charged]
+    return epsilon_from_rho(largest_rho((item.rho for item in charged), len(charged)), ledger.policy.delta)
 
 
 def build_report(lines: Sequence[bytes], officer_key: bytes | None = None) -> dict[str, Any]:

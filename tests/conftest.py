@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+# Small matrices gain nothing from BLAS threads and lose tenfold on a busy machine; numpy reads this when it is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 if TYPE_CHECKING:

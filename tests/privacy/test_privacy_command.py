@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from privacy_world import AGGREGATOR, OFFICER_PUBLIC, good_ledger, policy_document, signed_policy
 
 from privacy.cli import main, role_path, write_atomically
@@ -188,7 +189,15 @@ def test_a_ledgers_text_cannot_drive_the_terminal(desk: Path, capsys: pytest.Cap
     Path("evil.jsonl").write_bytes(b"".join(line + b"\n" for line in writer.lines()))
     assert main(["ledger", "show", "evil.jsonl"]) == 1
     out, err = said(capsys)
-    for text in (out, err):
+    evil = {**policy_document(), "halted": True, "reason": "\x1b[2J\u202etxt", "fleet": "\x9b31m"}
+    evil["purposes"] = {"\x1b]0;owned\x07": evil["purposes"]["intent-model"]}
+    Path("evil.yaml").write_text(yaml.safe_dump(evil))
+    assert main(["policy", "explain", "evil.yaml"]) == 0
+    broken = {**evil, "purposes": {"\x1b]0;owned\x07": 7}}
+    Path("broken.yaml").write_text(yaml.safe_dump(broken))
+    assert main(["policy", "explain", "broken.yaml"]) == 2
+    for text in (out, err, *said(capsys)):
+        assert text
         assert all(character.isprintable() or character == "\n" for character in text)
 
 

@@ -22,7 +22,7 @@ from privacy_world import (
 )
 
 from privacy.report_page import render_html
-from privacy.reports import build_report, verify_ledger
+from privacy.reports import build_report, spent_epsilon, verify_ledger
 
 
 def by_hand(lines: list[bytes]) -> dict[str, Any]:
@@ -122,6 +122,7 @@ def test_a_policy_that_allows_less_afterwards_makes_nothing_cheaper() -> None:
     renamed = {**tight, "sequence": 3, "purposes": {"other": tight["purposes"][PURPOSE]}}
     writer.policy(renamed)
     assert build_report(writer.lines())["total"]["epsilon"] == before["total"]["epsilon"]
+    assert spent_epsilon(writer.lines()) == before["total"]["epsilon"]
 
 
 def test_a_ledger_of_several_periods_says_what_all_of_them_cost() -> None:

@@ -15,9 +15,12 @@ from typing import Any
 
 
 def record_to(path: str) -> None:
-    """Wrap the server's ASGI app, and with it the pass-through and the bundles."""
+    """Wrap the server's ASGI app, and with it the pass-through and the bundles; Flower's own processes speak at DEBUG too."""
+    from aggregator import superlink
     from aggregator.deployment import FleetServer
 
+    quiet = superlink.flower_environment
+    superlink.flower_environment = lambda home: {**quiet(home), "FLWR_LOG_LEVEL": "DEBUG"}
     sink, lock = open(path, "ab", buffering=0), threading.Lock()  # noqa: SIM115 - open for the life of the process
     served = FleetServer._app
 
@@ -29,7 +32,14 @@ def record_to(path: str) -> None:
         if scope["type"] == "http":
             write(scope["method"].encode(), scope["raw_path"], scope["query_string"], *sum(scope["headers"], ()))
 
+        # Taken from the socket whether or not the app will look at it: what is refused unread was sent all the same.
+        ahead = [await receive()] if scope["type"] == "http" else []
+        for message in ahead:
+            write(message.get("body", b""))
+
         async def received() -> Any:
+            if ahead:
+                return ahead.pop()
             message = await receive()
             write(message.get("body", b""))
             return message
