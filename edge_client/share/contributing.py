@@ -31,13 +31,16 @@ class GatePort:
     ) -> SealedContribution:
         """Raises RefusedError or WireError; neither text may leave the device."""
         _check_model(labels, weights)
+        # What can never be answered is turned away before the gate reserves anything for it; whether the plan is
+        # authentic is the gate's question.
+        asked = RoundPlan.from_bytes(plan.payload)
+        if asked.dimension != weights.size:
+            raise WireError(f"the plan is for dimension {asked.dimension}, its model has {weights.size}")
+        compute = CONTRIBUTIONS.get(asked.contribution)
+        if compute is None:
+            raise PolicyError(f"this version of the app cannot contribute {asked.contribution!r}")
 
         def update(accepted: RoundPlan) -> npt.NDArray[np.float64]:
-            if accepted.dimension != weights.size:
-                raise WireError(f"the plan is for dimension {accepted.dimension}, its model has {weights.size}")
-            compute = CONTRIBUTIONS.get(accepted.contribution)
-            if compute is None:
-                raise PolicyError(f"this version of the app cannot contribute {accepted.contribution!r}")
             return compute(accepted, self._source, labels, weights, trainer)
 
         return self._gate.seal(

@@ -207,6 +207,9 @@ class AgentProcess:
         trainer = _RemoteTrainer(child, self._limits.train_s, self._take_state)
         try:
             sealed = self._port.contribute(Envelope.from_document(envelope), tuple(labels), weights, trainer)
+            if trainer.broken:
+                # The gate answers a failed training with zeros; but nobody is left who could carry them.
+                raise AgentError("the agent failed while it trained")
             values = np.ascontiguousarray(sealed.values)
             if values.dtype != np.uint32 or values.ndim != 1:
                 raise ContributionError("the port did not return a sealed contribution")
