@@ -263,6 +263,8 @@ def _serve(options: argparse.Namespace) -> int:
 
     def ready(address: str) -> None:
         _register_enrolled(fleet)
+        # A run of an earlier, killed `serve` is dead, but Flower calls it running until its heartbeat is missed.
+        _stop_runs(fleet)
         print(f"serving fleet {fleet.name} on https://{address}", flush=True)
 
     threading.Thread(target=vouch, name="timestamp", daemon=True).start()
@@ -367,17 +369,22 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _stop(options: argparse.Namespace) -> int:
-    from aggregator.control import control_of
-
-    with control_of(_open(options).directory) as control:
-        running = [run for run in control.runs() if not run.finished]
-        for run in running:
-            control.stop_run(run.run_id)
-    if not running:
+    if not _stop_runs(_open(options)):
         print("no rounds are running")
     else:
         print("stopped; what was reserved stays spent, `tacit-fleet resume` goes on")
     return 0
+
+
+def _stop_runs(fleet: Fleet) -> int:
+    """Returns how many were running. Raises FleetError."""
+    from aggregator.control import control_of
+
+    with control_of(fleet.directory) as control:
+        running = [run for run in control.runs() if not run.finished]
+        for run in running:
+            control.stop_run(run.run_id)
+    return len(running)
 
 
 def _publish(options: argparse.Namespace) -> int:

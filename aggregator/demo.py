@@ -27,6 +27,7 @@ from aggregator.population import Population, population_from_domain, population
 from aggregator.releases.intent_head import NAME, PURPOSE, ServerOptimizer
 from aggregator.rounds import RoundOutcome, RoundSettings
 from aggregator.simulate import SimulatedFleet, newcomer
+from privacy.accounting import default_delta
 from privacy.cli import sign_for_fleet, write_atomically
 from privacy.keys import load_signing_key, new_key_pair
 from privacy.policy import Policy
@@ -40,6 +41,8 @@ from shared_models.intent_head import features
 
 TARGET_EPSILON = 4.0
 MIN_USERS = 20
+MAX_DELTA = 0.01
+"""The largest δ that a policy may name."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class DemoOptions:
     def __post_init__(self) -> None:
         if not MIN_USERS <= self.users <= 200_000 or not 1 <= self.rounds <= 200:
             raise ConfigError(f"{self.users} users and {self.rounds} rounds: expected {MIN_USERS}..200000 and 1..200")
+        if default_delta(self.users) > MAX_DELTA:
+            raise ConfigError(f"with {self.users} users δ = N^-1.1 would be above {MAX_DELTA}: take at least 66 users")
 
 
 @dataclass
@@ -68,6 +73,10 @@ class Learned:
     accuracies: list[float]
     epsilons: list[float] = field(default_factory=lambda: [0.0])
     bytes_up: int = 0
+    mended: int = 0
+    """Held-out utterances that the seed phrases got wrong and the released model gets right."""
+    broken: int = 0
+    """The reverse."""
 
 
 def run_demo(options: DemoOptions, console: Console | None = None) -> int:
@@ -86,7 +95,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
         version = _publish(fleet, options, learned, bars, console)
         proved = _prove(fleet, fleet_devices)
         fleet_devices.close()
-        _converse(fleet, phrases, population, texts, Path(devices) / "newcomer", console)
+        _converse(fleet, phrases, population, texts, Path(devices) / "newcomer", learned, console)
     _summary(options, fleet, learned, comparisons, proved, version, time.monotonic() - started_s, console)
     return 0
 
@@ -193,6 +202,8 @@ def _learn(
         state.close()
     # What is released is the average of the last models, not the last one.
     learned.accuracies[-1] = held_out.accuracy(last.released_weights())
+    before, after = (held_out.right(weights) for weights in (phrases.seed_weights(), last.released_weights()))
+    learned.mended, learned.broken = int((after & ~before).sum()), int((before & ~after).sum())
     return learned, devices
 
 
@@ -255,7 +266,13 @@ def _prove(fleet: Fleet, devices: SimulatedFleet) -> int:
 
 
 def _converse(
-    fleet: Fleet, phrases: PublicPhrases, population: Population, texts: Features, folder: Path, console: Console
+    fleet: Fleet,
+    phrases: PublicPhrases,
+    population: Population,
+    texts: Features,
+    folder: Path,
+    learned: Learned,
+    console: Console,
 ) -> None:
     """A newcomer verifies the release, talks, looks at what left, and erases everything."""
     seeds = phrases.seed_weights()
@@ -265,6 +282,11 @@ def _converse(
         status = client.status()["bundle"]
         console.print(
             f"  bundle verified: release {status['version']} of fleet {status['fleet']}, {status['staleness']}"
+        )
+        total = len(population.held_out)
+        console.print(
+            f"  of {total} held-out utterances {learned.mended} were wrong and are right now, {learned.broken} the reverse; "
+            "four of the first kind:"
         )
         shown, seen = 0, set()
         for utterance in population.held_out:

@@ -35,7 +35,12 @@ class HeldOut:
 
     def accuracy(self, weights: npt.NDArray[np.float32]) -> float:
         """Share 0..1 that a head with `weights` [C, D] gets right."""
-        return float((np.argmax(self.features @ weights.T, axis=1) == self.targets).mean())
+        return float(self.right(weights).mean())
+
+    def right(self, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """[n]: which utterances a head with `weights` [C, D] gets right."""
+        right: npt.NDArray[np.bool_] = np.argmax(self.features @ weights.T, axis=1) == self.targets
+        return right
 
 
 @dataclass(frozen=True)

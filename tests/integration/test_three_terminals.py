@@ -178,5 +178,7 @@ def test_a_halt_stops_devices_at_the_next_round_and_the_fleet_at_once(deployed: 
             assert "0 " in said
             for agent in agents:
                 agent.await_text("policy 2 in force, HALTED: an incident is looked into")
-    assert "release" not in rounds_of(deployed)[1]
+    deployed.run("tacit-fleet", "ledger", "fleet", "--out", "ledger.jsonl")
+    said = deployed.run("tacit-privacy", "ledger", "verify", "ledger.jsonl", "--officer", "officer.pub", expect=1)
+    assert "policy 1 is not newer than the one before" in said, "and the ledger tells of it"
     assert json.loads(deployed.device("anna", "shared", "--json"))["receipts"] == []
