@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,23 +16,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from shared_models.canonical import Envelope
 from shared_models.errors import WireError
+from shared_models.wire import Sealed
 
 MAX_LABELS_BYTES = 1 << 20
-
-
-class Sealed(Protocol):
-    """The fields of a `privacy.gate.SealedContribution`."""
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def round_id(self) -> int: ...
-    @property
-    def plan_hash(self) -> str: ...
-    @property
-    def nonce(self) -> str: ...
-    @property
-    def values(self) -> npt.NDArray[np.uint32]: ...
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -146,6 +146,22 @@ class RoundPlan:
     def from_envelope(cls, envelope: Envelope, aggregator_key: bytes) -> RoundPlan:
         """Verify and parse. Raises SignatureError or WireError."""
         return _verified_plan(envelope, aggregator_key)
+
+
+class Sealed(Protocol):
+    """The fields of a `privacy.gate.SealedContribution`: all that leaves a device in a round."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def round_id(self) -> int: ...
+    @property
+    def plan_hash(self) -> str: ...
+    @property
+    def nonce(self) -> str: ...
+    @property
+    def values(self) -> npt.NDArray[np.uint32]:
+        """[dimension]"""
 
 
 @functools.lru_cache(maxsize=32)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared_models.canonical import Envelope
-from shared_models.wire import LocalTraining
+from shared_models.wire import LocalTraining, Sealed
 
 FeaturesArray: TypeAlias = npt.NDArray[np.float32]
 """[examples, features]: cached embeddings."""
@@ -28,22 +28,6 @@ UpdateArray: TypeAlias = npt.NDArray[Any]
 
 Trainer: TypeAlias = Callable[[LocalTraining, FeaturesArray, TargetsArray, WeightsArray], UpdateArray]
 """Trains once. May run in another process; raises ContributionError or AgentError."""
-
-
-class Sealed(Protocol):
-    """The fields of a `privacy.gate.SealedContribution`: all that leaves a device in a round."""
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def round_id(self) -> int: ...
-    @property
-    def plan_hash(self) -> str: ...
-    @property
-    def nonce(self) -> str: ...
-    @property
-    def values(self) -> npt.NDArray[np.uint32]:
-        """[dimension]"""
 
 
 class DevicePort(Protocol):
