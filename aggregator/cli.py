@@ -6,15 +6,15 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared_models.errors import ConfigError, HaltedError, PolicyError, TacitError
+from aggregator import operating
+from shared_models.errors import ConfigError, PolicyError, TacitError
 
 if TYPE_CHECKING:
-    from aggregator.fleet import Fleet
+    pass
 
 Command = Callable[[argparse.Namespace], int]
 # Flower reports its use unless told otherwise, and may install packages at run time.
@@ -78,19 +78,19 @@ def _parser() -> argparse.ArgumentParser:
     policy.add_argument("fleet", type=Path)
     policy.add_argument("signed", type=Path, metavar="policy.signed.json")
 
-    enrol = command("enrol", _enrol, "admit devices by their public keys")
+    enrol = command("enrol", operating.enrol, "admit devices by their public keys")
     enrol.add_argument("fleet", type=Path)
     enrol.add_argument("keys", type=Path, nargs="+", metavar="DEVICE.pem")
 
-    serve = command("serve", _serve, "serve devices: rounds and bundles, on loopback unless told otherwise")
+    serve = command("serve", operating.serve, "serve devices: rounds and bundles, on loopback unless told otherwise")
     serve.add_argument("fleet", type=Path)
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=8443)
 
-    run = command("run", _run, "run federated rounds with the devices that are online")
+    run = command("run", operating.run, "run federated rounds with the devices that are online")
     run.add_argument("fleet", type=Path)
     run.add_argument("--rounds", type=int, default=1, help="how many more")
-    resume = command("resume", _resume, "go on with rounds that were interrupted")
+    resume = command("resume", operating.resume, "go on with rounds that were interrupted")
     resume.add_argument("fleet", type=Path)
     for sub in (run, resume):
         sub.add_argument("--cohort", type=int, default=0, help="devices invited per round; 0: all that are online")
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     status = command("status", _status, "counts, budget, why the last round aborted, what the next one costs")
     status.add_argument("fleet", type=Path)
     status.add_argument("--json", action="store_true")
-    stop = command("stop", _stop, "stop the rounds that are running")
+    stop = command("stop", operating.stop, "stop the rounds that are running")
     stop.add_argument("fleet", type=Path)
     publish = command("publish", _publish, "sign and publish the model that the rounds have made")
     publish.add_argument("fleet", type=Path)
@@ -198,197 +198,20 @@ def _policy(options: argparse.Namespace) -> int:
         raise PolicyError(
             f"{options.signed}: cannot be read, or {role_path(options.signed).name} is not beside it"
         ) from error
-    print("\n".join(explain_policy(_open(options).adopt_policy(signed, role))))
+    print("\n".join(explain_policy(operating.open_fleet(options).adopt_policy(signed, role))))
     return 0
-
-
-def _enrol(options: argparse.Namespace) -> int:
-    import hashlib
-
-    from aggregator.certificates import check_node_public_key
-    from privacy.cli import write_atomically
-    from shared_models.errors import FleetError
-
-    fleet = _open(options)
-    folder = fleet.directory / "enrolled"
-    folder.mkdir(exist_ok=True)
-    checked = []
-    for path in options.keys:
-        try:
-            checked.append(check_node_public_key(path.read_bytes()))
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error}") from error
-    for pem in checked:
-        write_atomically(folder / f"{hashlib.sha256(pem).hexdigest()[:32]}.pem", pem)
-    print(f"{len(checked)} devices enrolled")
-    try:
-        _register_enrolled(fleet)
-    except FleetError:
-        print("They are admitted when `tacit-fleet serve` starts.")
-    return 0
-
-
-def _register_enrolled(fleet: Fleet) -> int:
-    """Tell the SuperLink that is running of all enrolled keys; returns how many were new. Raises FleetError."""
-    from aggregator.control import control_of
-
-    new = 0
-    with control_of(fleet.directory) as control:
-        for path in sorted((fleet.directory / "enrolled").glob("*.pem")):
-            pem = path.read_bytes()
-            if control.node_id(pem) is None:
-                control.register_node(pem)
-                new += 1
-    return new
-
-
-def _serve(options: argparse.Namespace) -> int:
-    import threading
-
-    from aggregator.deployment import FleetServer
-    from aggregator.publish import refresh_timestamp
-
-    fleet = _open(options)
-    server = FleetServer(fleet.directory, host=options.host, port=options.port)
-    ended = threading.Event()
-
-    def vouch() -> None:
-        # The bundle's timestamp lives for a day: vouch anew each hour, for as long as this runs.
-        while not ended.is_set():
-            try:
-                refresh_timestamp(fleet.bundle)
-            except TacitError as error:
-                print(f"tacit-fleet: the bundle's timestamp was not renewed: {error}", file=sys.stderr, flush=True)
-            ended.wait(3600.0)
-
-    def ready(address: str) -> None:
-        _register_enrolled(fleet)
-        # A run of an earlier, killed `serve` is dead, but Flower calls it running until its heartbeat is missed.
-        _stop_runs(fleet)
-        print(f"serving fleet {fleet.name} on https://{address}", flush=True)
-
-    threading.Thread(target=vouch, name="timestamp", daemon=True).start()
-    try:
-        server.run(ready)
-    finally:
-        ended.set()
-    return 0
-
-
-def _run(options: argparse.Namespace) -> int:
-    if options.rounds < 1:
-        raise ConfigError(f"--rounds is {options.rounds}, expected at least 1")
-    return _rounds(options, lambda done, planned: done + options.rounds)
-
-
-def _resume(options: argparse.Namespace) -> int:
-    def remaining(done: int, planned: int) -> int:
-        if planned <= done:
-            raise ConfigError("nothing was interrupted: all planned rounds are done; `tacit-fleet run` starts more")
-        return planned
-
-    return _rounds(options, remaining)
-
-
-def _rounds(options: argparse.Namespace, goal: Callable[[int, int], int]) -> int:
-    from aggregator.control import FleetApp, control_of
-
-    fleet = _open(options)
-    policy = fleet.policy()
-    policy.check_valid_at(time.time())
-    if policy.halted:
-        raise HaltedError(f"the privacy officer has halted contributions: {policy.reason or 'no reason given'}")
-    with control_of(fleet.directory) as control:
-        # Before anything is written: a ledger has one writer.
-        if any(not run.finished for run in control.runs()):
-            raise ConfigError("rounds are running already; `tacit-fleet stop` ends them")
-        target, seen = _prepare_rounds(fleet, goal)
-        config = {
-            "state-dir": str(fleet.directory.absolute()),
-            "rounds": target,
-            "cohort": options.cohort,
-            "deadline-s": options.deadline_s,
-            "wait-s": options.wait_s,
-        }
-        run_id = control.start_run(FleetApp(config=config))
-        print(f"started; it waits up to {options.wait_s} s for enough devices", flush=True)
-        reader = fleet.state(read_only=True)
-        try:
-            while True:
-                finished = control.run(run_id)
-                seen = _print_news(reader, seen)
-                if finished.finished:
-                    break
-                time.sleep(1.0)
-            error, checkpoint = reader.notes().get("last_error"), reader.checkpoint()
-        finally:
-            reader.close()
-    if finished.completed:
-        print(f"done: {target} rounds in all; publish the model with `tacit-fleet publish {options.fleet}`")
-        return 0
-    why = error["error"] if error else " ".join(finished.details.split()) or "no reason is known"
-    left = checkpoint is not None and checkpoint.rounds_planned > checkpoint.rounds_done
-    advice = f"; `tacit-fleet resume {options.fleet}` goes on" if left else ""
-    print(f"tacit-fleet: {finished.outcome}: {why}{advice}", file=sys.stderr)
-    return 1
-
-
-def _prepare_rounds(fleet: Fleet, goal: Callable[[int, int], int]) -> tuple[int, int]:
-    """Returns (rounds to have done in the end, ledger entries so far); policy and first model are in the ledger then."""
-    fleet.record_policy()
-    state = fleet.state()
-    try:
-        fleet.runner(state)
-        checkpoint = state.checkpoint()
-        assert checkpoint is not None
-        target = goal(checkpoint.rounds_done, checkpoint.rounds_planned)
-        state.note("last_error", None)
-        return target, len(state.lines())
-    finally:
-        state.close()
-
-
-def _print_news(reader, seen: int) -> int:  # type: ignore[no-untyped-def]
-    entries = reader.entries()
-    for entry in entries[seen:]:
-        if entry.kind == "reserve":
-            print(f"round {entry.body['round_id']}: {entry.body['plan']['cohort']} devices invited", flush=True)
-        elif entry.kind == "release":
-            print(f"round {entry.body['round_id']}: released over {entry.body['survivors']} devices", flush=True)
-        elif entry.kind == "abort":
-            print(f"round {entry.body['round_id']}: aborted: {entry.body['reason']}", flush=True)
-    return len(entries)
 
 
 def _status(options: argparse.Namespace) -> int:
     from aggregator.status import status_document, status_lines
 
-    document = status_document(_open(options))
+    document = status_document(operating.open_fleet(options))
     print(json.dumps(document, indent=2) if options.json else "\n".join(status_lines(document)))
     return 0
 
 
-def _stop(options: argparse.Namespace) -> int:
-    if not _stop_runs(_open(options)):
-        print("no rounds are running")
-    else:
-        print("stopped; what was reserved stays spent, `tacit-fleet resume` goes on")
-    return 0
-
-
-def _stop_runs(fleet: Fleet) -> int:
-    """Returns how many were running. Raises FleetError."""
-    from aggregator.control import control_of
-
-    with control_of(fleet.directory) as control:
-        running = [run for run in control.runs() if not run.finished]
-        for run in running:
-            control.stop_run(run.run_id)
-    return len(running)
-
-
 def _publish(options: argparse.Namespace) -> int:
-    fleet = _open(options)
+    fleet = operating.open_fleet(options)
     print(f"release {fleet.publish()} published in {fleet.bundle}")
     return 0
 
@@ -396,12 +219,14 @@ def _publish(options: argparse.Namespace) -> int:
 def _rollback(options: argparse.Namespace) -> int:
     from aggregator.registry import Registry
 
-    print(f"release {options.version} published again as {Registry(_open(options).bundle).rollback(options.version)}")
+    print(
+        f"release {options.version} published again as {Registry(operating.open_fleet(options).bundle).rollback(options.version)}"
+    )
     return 0
 
 
 def _ledger(options: argparse.Namespace) -> int:
-    state = _open(options).state(read_only=True)
+    state = operating.open_fleet(options).state(read_only=True)
     try:
         state.export_ledger(options.out)
     finally:
@@ -424,12 +249,6 @@ def _domain_check(options: argparse.Namespace) -> int:
     from shared_models.domain_lint import main as lint
 
     return lint([str(options.folder)])
-
-
-def _open(options: argparse.Namespace) -> Fleet:
-    from aggregator.fleet import Fleet
-
-    return Fleet.open(options.fleet)
 
 
 def _print_progress(step: str, share: float) -> None:

@@ -22,7 +22,7 @@ from shared_models.errors import FleetError, TacitError
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_PORT = 9443
+DEFAULT_PORT = 8443
 WATCH_S = 1.0
 HEALTHY_S = 60.0
 RESTART_LIMIT_S = 30.0

@@ -145,6 +145,8 @@ class RoundRunner:
     def _round(self, grid: Grid, checkpoint: Checkpoint, settings: RoundSettings) -> RoundOutcome:
         started_s = time.monotonic()
         limits = self._limits()
+        if settings.cohort is None:
+            self._check_forecast()
         cohort = self._cohort(grid, settings, limits.min_survivors)
         plan = self._plan(checkpoint, settings, len(cohort))
         envelope = seal_envelope(PLAN_KIND, plan.to_bytes(), self._key)
@@ -200,6 +202,22 @@ class RoundRunner:
         if limits is None:
             raise PolicyError(f"policy {self._policy.sequence} does not allow {intent_head.NAME!r}")
         return limits
+
+    def _check_forecast(self) -> None:
+        """Raise RoundError if a device that was invited to every round of the period can afford no further one.
+
+        Where a part of the devices is drawn at random, only they know what they have left: they refuse by themselves.
+        """
+        purpose = self._policy.purposes[intent_head.PURPOSE]
+        since_s = self._clock() - self._policy.period_s
+        spent = [entry for entry in self._state.entries() if entry.kind == "reserve" and entry.time_s > since_s]
+        if len(spent) >= purpose.participations:
+            reason = (
+                f"{len(spent)} rounds of this period are spent, a device may take part in {purpose.participations}: whoever "
+                "was in all of them will refuse; a random part can be invited with --cohort"
+            )
+            self._state.note("last_abort", {"time_s": int(self._clock()), "reason": reason})
+            raise RoundError(reason)
 
     def _cohort(self, grid: Grid, settings: RoundSettings, least: int) -> list[int]:
         if settings.cohort is not None and settings.cohort < least:

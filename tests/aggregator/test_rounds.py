@@ -235,9 +235,21 @@ def test_devices_stop_when_their_participations_are_used_up(tmp_path: Path) -> N
     runner = fleet.runner(state)
     runner.run(fleet.grid(), RoundSettings(rounds=2))
     with pytest.raises(TooFewSurvivorsError, match="0 devices contributed"):
-        runner.run(fleet.grid(), RoundSettings(rounds=3))
+        runner.run(fleet.grid(), RoundSettings(rounds=3, cohort=6))
     report = verify_ledger(state.lines(), bytes(OFFICER.verify_key))
     assert [item.survivors for item in report.rounds if item.survivors] == [6, 6]
+
+
+def test_a_round_that_nobody_can_afford_is_refused_before_it_starts(tmp_path: Path) -> None:
+    fleet = SmallFleet(policy_envelope=signed_policy(participations=2))
+    state = fleet.state(tmp_path / "state.sqlite")
+    runner = fleet.runner(state)
+    runner.run(fleet.grid(), RoundSettings(rounds=2))
+    before = len(state.lines())
+    with pytest.raises(RoundError, match="2 rounds of this period are spent, a device may take part in 2"):
+        runner.run(fleet.grid(), RoundSettings(rounds=3))
+    assert len(state.lines()) == before
+    assert "are spent" in state.notes()["last_abort"]["reason"]
 
 
 def test_a_run_before_a_model_is_refused(tmp_path: Path) -> None:
