@@ -36,7 +36,7 @@ Handler = Callable[[Message, Context], Message]
 
 def signed_policy(change: Mapping[str, str] | None = None, **draft: Any) -> Envelope:
     """Policy of the fleet `small`; `change` replaces pieces of its text."""
-    fields: dict[str, Any] = dict(epsilon=4.0, participations=50, population=1000, min_survivors=3)
+    fields: dict[str, Any] = dict(epsilon=4.0, participations=500, population=1000, min_survivors=3)
     wish = PolicyDraft("small", bytes(AGGREGATOR.verify_key), **{**fields, **draft})
     text = draft_policy(wish, datetime.fromtimestamp(NOW_S, UTC))
     for old, new in (change or {}).items():
