@@ -84,6 +84,8 @@ def run_agent(options: argparse.Namespace) -> int:
                     if options.rounds and agent.answered >= options.rounds:
                         # The reply is on its way when the owner has answered: the child is ready again once it was taken.
                         agent.wait_for(FleetState.READY, timeout_s=60.0)
+                        # The state may have been read before the child said "busy": give the reply time to leave.
+                        stopping.wait(5.0)
                         break
                     time.sleep(0.2)
             stopping.set()
