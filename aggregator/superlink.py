@@ -19,7 +19,6 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import filelock
@@ -28,18 +27,12 @@ import httpx
 from aggregator.certificates import FleetCertificates, create_fleet_ca, create_node_key
 from aggregator.control import FleetControl
 from shared_models.errors import ConfigError, FleetError
+from shared_models.telemetry import TELEMETRY_OFF
 
 __all__ = ["SuperLink", "create_fleet_ca", "create_node_key", "flower_environment", "served_address"]
 
 LOOPBACK = "127.0.0.1"
 MAX_LOG_BYTES = 16 * 1024 * 1024
-TELEMETRY_OFF: Mapping[str, str] = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_TELEMETRY_LOGGING": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 _KEPT_VARIABLES = (
     "PATH",
     "HOME",

@@ -1,7 +1,7 @@
 """Understanding on a device: accuracy, out-of-scope, the user's own intents, latency, cold start and memory.
 
 Ours is always the int8 encoder and the int8 head as a device runs them, text in. Beside it, in the same run: the same linear
-head on vectors of the packaged model in float32 torch, and TF-IDF with logistic regression of scikit-learn.
+head on vectors of the packaged model in float32 torch, TF-IDF with logistic regression of scikit-learn, and stock int8 for speed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks.corpora import Corpus, banking77, clinc150, hwu64, snips
 from benchmarks.harness import Options, Row, main, read_jsonl
+from benchmarks.stock_int8 import STOCK, stock_encoder
 from edge_client.understand.intent import IntentModel
 from shared_models.domain import TRAVEL, load_domain
 from shared_models.encoder import EncoderFiles, build_encoder, source_folder
@@ -278,12 +279,13 @@ def travel_head(encoder: TextEncoder) -> tuple[bytes, list[str]]:
 
 
 def speed(options: Options, encoder: TextEncoder, files: EncoderFiles, raw_head: bytes, texts: list[str]) -> list[Row]:
-    """Text in, recognition out, one at a time on one thread; the peer does the same with torch and a float32 head."""
+    """Text in, recognition out, one at a time on one thread; the peers do the same, by torch and by the stock 8 bits."""
     import torch
 
     session = HeadSession(raw_head)
     model = IntentModel(encoder, session)
     reference = TorchEncoder()
+    stock, stock_bytes = stock_encoder(files)
     weights, threads = np.zeros((len(session.labels), 384), np.float32), torch.get_num_threads()
 
     def with_torch(text: str) -> None:
@@ -293,26 +295,28 @@ def speed(options: Options, encoder: TextEncoder, files: EncoderFiles, raw_head:
     texts = texts[: options.pick(60, 300, 10_000)]
     torch.set_num_threads(1)
     try:
-        ours, theirs = _latencies_ms(model.recognize, with_torch, texts)
+        ours, theirs, stocks = _latencies_ms(
+            (model.recognize, with_torch, lambda text: session.logits(stock.encode([text])).argmax()), texts
+        )
     finally:
         torch.set_num_threads(threads)
     case = "recognise one utterance"
     packaged = (source_folder() / "model.safetensors").stat().st_size
     return [
         Row(case, "p50", "ms CPU", float(np.percentile(ours, 50)), TORCH, float(np.percentile(theirs, 50))),
+        Row(case, "p50", "ms CPU", float(np.percentile(ours, 50)), STOCK, float(np.percentile(stocks, 50))),
         Row(case, "p50", "ms CPU", float(np.percentile(ours, 50)), GOAL, 4.5),
         Row(case, "p99", "ms CPU", float(np.percentile(ours, 99)), TORCH, float(np.percentile(theirs, 99))),
         Row("encoder", "size", "MB", files.model.stat().st_size / 1e6, TORCH, packaged / 1e6),
+        Row("encoder", "size", "MB", files.model.stat().st_size / 1e6, STOCK, stock_bytes / 1e6),
     ]
 
 
-def _latencies_ms(
-    ours: Callable[[str], Any], theirs: Callable[[str], Any], texts: Sequence[str]
-) -> tuple[list[float], list[float]]:
-    """CPU time of each call, taken in turns so that both meet the same machine."""
-    taken: tuple[list[float], list[float]] = ([], [])
+def _latencies_ms(calls: Sequence[Callable[[str], Any]], texts: Sequence[str]) -> list[list[float]]:
+    """CPU time of each call, taken in turns so that all meet the same machine."""
+    taken: list[list[float]] = [[] for _ in calls]
     for round_number, text in enumerate([*texts[:20], *texts]):
-        for call, times in zip((ours, theirs), taken, strict=True):
+        for call, times in zip(calls, taken, strict=True):
             begun = time.process_time_ns()
             call(text)
             if round_number >= 20:

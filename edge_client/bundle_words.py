@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from edge_client.bundles import ActiveBundle
+from shared_models.bundle import Staleness
 from shared_models.errors import TacitError
 
 
-def describe_bundle(bundle: ActiveBundle | None, problem: TacitError | None, now_s: float) -> dict[str, Any] | None:
+def describe_bundle(
+    bundle: ActiveBundle | None, problem: TacitError | None, staleness: Staleness | None
+) -> dict[str, Any] | None:
     """The active bundle as plain JSON; {"problem": words} if it cannot be used, None before there is one."""
     if bundle is None:
         return None if problem is None else {"problem": str(problem)}
@@ -20,7 +23,7 @@ def describe_bundle(bundle: ActiveBundle | None, problem: TacitError | None, now
         "rules": len(bundle.rules.rules),
         "encoder_sha256": bundle.manifest.encoder_sha256,
         "policy": bundle.policy is not None,
-        "staleness": bundle.staleness_at(now_s),
+        "staleness": staleness,
         "fresh_until_s": bundle.fresh_until_s,
         "valid_until_s": bundle.valid_until_s,
     }

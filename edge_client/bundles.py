@@ -99,6 +99,10 @@ class BundleStore:
         active = self.current()
         return None if active is None else active.staleness
 
+    def staleness_of(self, bundle: ActiveBundle) -> Staleness:
+        """Of `bundle` at this moment; a clock that was set back makes nothing fresh again."""
+        return bundle.staleness_at(self._time.now_s())
+
     def current(self) -> ActiveBundle | None:
         """The active bundle; None before the first refresh.
 
@@ -113,7 +117,7 @@ class BundleStore:
             try:
                 if opened is None or opened[0] != pointer:
                     opened = self._opened = (pointer, self._open(pointer))
-                return replace(opened[1], staleness=opened[1].staleness_at(self._time.now_s()))
+                return replace(opened[1], staleness=self.staleness_of(opened[1]))
             except TacitError:
                 # Another process may have activated a newer bundle and cleaned this one away while it was read.
                 if attempt == 2 or self._folder.pointer() == pointer:

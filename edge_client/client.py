@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from edge_client.know.store.keys import KeySource
     from edge_client.share.device import ClientPort
     from edge_client.understand.intent import IntentModel
+    from shared_models.text_encoder import TextEncoder
 
 BUNDLE_FOLDER = "bundle"
 _log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class EdgeClient:
         self._source: Path | str | None = None
         self._responder: Responder | None = None
         self._model: IntentModel | None = None
+        self._encoder: TextEncoder | None = None
         self._asked: tuple[str, tuple[str, ...]] | None = None
         """The text that the assistant has just asked about, and the two readings."""
 
@@ -154,7 +156,7 @@ class EdgeClient:
         with self._lock:
             if decision.action == "ask":
                 self._asked = (recognition.text, decision.between)
-            return responder.respond(decision, bundle.staleness_at(self.config.clock()), told=told)
+            return responder.respond(decision, self._bundles.staleness_of(bundle), told=told)
 
     def intents(self) -> dict[str, str]:
         """All intents that this assistant knows, the user's own at the end: name -> plain words."""
@@ -272,9 +274,10 @@ class EdgeClient:
         """Counts and states without any text of the user's, as plain JSON: fit for a log or a support page."""
         with self._lock:
             storage = self.store.describe()
+            staleness = self._bundles.staleness_of(self._bundle) if self._bundle is not None else None
             return {
                 "home": str(self.store.folder),
-                "bundle": describe_bundle(self._bundle, self._bundle_problem, self.config.clock()),
+                "bundle": describe_bundle(self._bundle, self._bundle_problem, staleness),
                 "consents": {name: entry["granted"] for name, entry in self.consent.document().items()},
                 "counts": {"examples": len(self._examples), "own_intents": len(self._own)},
                 "storage": storage,
@@ -311,14 +314,14 @@ class EdgeClient:
         """The intent model of the active bundle with the user's own intents beside it; loaded when first needed."""
         with self._lock:
             if self._model is None:
-                from edge_client.loaded_models import load_encoder, load_head
+                from edge_client.loaded_models import load_head
                 from edge_client.understand.intent import IntentModel
 
                 bundle = self._active()
                 own = self._own.vectors(self._embed, bundle.manifest.encoder_sha256) if len(self._own) else {}
                 # A newer release may have an intent of the same name: then the published one is meant.
                 own = {name: vectors for name, vectors in own.items() if name not in bundle.manifest.labels}
-                self._model = IntentModel(load_encoder(bundle), load_head(bundle), own)
+                self._model = IntentModel(self._loaded_encoder(), load_head(bundle), own)
             return self._model
 
     def _require_open(self) -> None:
@@ -337,10 +340,16 @@ class EdgeClient:
             self._responder = Responder(bundle.templates, bundle.intent_labels)
         return self._responder
 
-    def _embed(self, text: str) -> npt.NDArray[np.float32]:
-        from edge_client.loaded_models import load_encoder
+    def _loaded_encoder(self) -> TextEncoder:
+        # Held from the first text on: who gives feedback only would load 23 MB again for each.
+        if self._encoder is None:
+            from edge_client.loaded_models import load_encoder
 
-        return load_encoder(self._active()).encode_one(text)
+            self._encoder = load_encoder(self._active())
+        return self._encoder
+
+    def _embed(self, text: str) -> npt.NDArray[np.float32]:
+        return self._loaded_encoder().encode_one(text)
 
     def _understand(self, text: str) -> tuple[Recognition, str]:
         clean = clean_text(text)
@@ -386,4 +395,4 @@ class EdgeClient:
         self._model, self._asked = None, None
 
     def _drop_models(self) -> None:
-        self._model, self._responder, self._asked = None, None, None
+        self._model, self._encoder, self._responder, self._asked = None, None, None, None

@@ -6,6 +6,8 @@ Imports Flower: only the agent's process and the aggregator load this module.
 from __future__ import annotations
 
 import json
+import tokenize
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +21,21 @@ from shared_models.errors import WireError
 from shared_models.wire import Sealed
 
 MAX_LABELS_BYTES = 1 << 20
+_UNPARSABLE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+)
+"""What the readers of numpy and zip raise for bytes that a hostile device made up."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +93,16 @@ def contribution_records(sealed: Sealed) -> RecordDict:
 
 
 def read_contribution(message: Message) -> Contribution:
-    """Parse a device's reply. Raises WireError; extra records are an error too."""
+    """Parse a device's reply. Raises WireError for all that is not one, whatever its bytes; extra records are an error too."""
     try:
         content: Any = message.content
         if set(content) != {"contribution", "seal"} or set(content["contribution"]) != {"values"}:
             raise WireError("a contribution carries its values and its seal, nothing else")
         seal, values = content["seal"], content["contribution"]["values"].numpy()
         task, round_id, plan_hash, nonce = (seal[name] for name in ("task", "round_id", "plan_hash", "nonce"))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise WireError(f"not a contribution: {error!r}") from error
+    except _UNPARSABLE as error:
+        # The type alone: the text of such an error may quote what a hostile device wrote.
+        raise WireError(f"not a contribution: {type(error).__name__}") from error
     texts = (task, plan_hash, nonce)
     if not all(isinstance(text, str) and len(text) <= 128 for text in texts) or not isinstance(round_id, int):
         raise WireError("a field of the seal has the wrong type")

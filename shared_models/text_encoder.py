@@ -29,8 +29,8 @@ MAX_CHARS = 2000
 MAX_INPUT_CHARS = 100_000
 """A longer text is refused."""
 
-_SPACES = {code: " " for code in range(0x110000) if code < 0x20 or 0x7F <= code < 0xA0}
-_SURROGATES = {code: "\ufffd" for code in range(0xD800, 0xE000)}
+_SPACES = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), " ")
+_SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 _UNREADABLE = _SPACES | _SURROGATES
 
 

@@ -13,7 +13,6 @@ import signal
 import ssl
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from shared_models.errors import ConfigError, PolicyError
 from shared_models.purposes import INTENT_MODEL
 
 LINK_TABLE = "fleet"
+LOOK_PAUSE_S = 0.2
 
 
 def arguments_enrol(parser: argparse.ArgumentParser) -> None:
@@ -81,13 +81,9 @@ def run_agent(options: argparse.Namespace) -> int:
             threading.Thread(target=watch, name="bundle-watch", daemon=True).start()
             with AgentProcess(config, port, on_state=report, log_path=options.log) as agent:
                 while not stopping.is_set() and not failed:
-                    if options.rounds and agent.answered >= options.rounds:
-                        # The reply is on its way when the owner has answered: the child is ready again once it was taken.
-                        agent.wait_for(FleetState.READY, timeout_s=60.0)
-                        # The state may have been read before the child said "busy": give the reply time to leave.
-                        stopping.wait(5.0)
+                    if options.rounds and agent.settled >= options.rounds:
                         break
-                    time.sleep(0.2)
+                    stopping.wait(LOOK_PAUSE_S)
             stopping.set()
         return 1 if failed else 0
 

@@ -144,7 +144,7 @@ def test_a_command_that_does_not_exist_is_an_error_of_the_agent() -> None:
     assert "cannot be started" in ended(agent)
 
 
-def test_training_happens_in_the_child_and_the_seal_goes_back() -> None:
+def test_training_happens_in_the_child_and_the_seal_goes_back(tmp_path: Path) -> None:
     script = CHILD + (
         "say('state', {'state': 'ready', 'error': None})\nask(PLAN)\nframe = read_frame(source)\n"
         "assert frame.kind == 'train' and frame.body['expected_batch'] == 4, frame\n"
@@ -154,15 +154,33 @@ def test_training_happens_in_the_child_and_the_seal_goes_back() -> None:
         "say('update', update=np.arange(6, dtype=np.float32))\nframe = read_frame(source)\n"
         "assert frame.kind == 'sealed' and frame.body == {'task': 't', 'round_id': 1, 'plan_hash': 'h', 'nonce': 'n'}\n"
         "assert frame.array('values', 'uint32', 1).tolist() == [0, 1, 2, 3, 4, 5]\n"
-        "say('state', {'state': 'ready', 'error': 'all is well'})\nassert read_frame(source).kind == 'stop'\n"
-    )
+        "say('state', {'state': 'ready', 'error': 'all is well'})\n"
+        "while not os.path.exists(REPLY): time.sleep(0.02)\n"
+        "say('reply', {'delivered': True})\nsay('reply', {'delivered': True})\nassert read_frame(source).kind == 'stop'\n"
+    ).replace("REPLY", repr(str(tmp_path / "reply")))
     port = TrainingPort()
     with process(script, port) as agent:
         await_(lambda: agent.error == "all is well")
-        assert agent.answered == 1
+        assert (agent.answered, agent.delivered, agent.settled) == (1, 0, 0), "the reply is on its way"
+        (tmp_path / "reply").touch()
+        await_(lambda: agent.settled == 1)
+        assert (agent.answered, agent.delivered, agent.settled) == (1, 1, 1), (
+            "a reply without a contribution counts nothing"
+        )
         assert port.updates[0].tolist() == [0, 1, 2, 3, 4, 5]
         port.updates[0][0] = 1.0
     assert agent.state is FleetState.STOPPED
+
+
+@pytest.mark.parametrize(("end", "said"), [("say('reply', {'delivered': False})", "given up"), ("os._exit(3)", "died")])
+def test_a_contribution_that_did_not_arrive_is_settled_and_not_delivered(end: str, said: str) -> None:
+    script = CHILD + (
+        "ask(PLAN)\nread_frame(source)\nsay('update', update=np.zeros(6, np.float32))\n"
+        f"assert read_frame(source).kind == 'sealed'\n{end}\nread_frame(source)\n"
+    )
+    with process(script, TrainingPort()) as agent:
+        await_(lambda: agent.settled >= 1)
+        assert agent.delivered == 0, said
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,7 @@ def test_an_answer_after_the_round_has_ended_costs_nothing(start: StartNode) -> 
     running.await_pulls()
     assert running.node.state is FleetState.READY
     assert server.calls.count("push-messages") == 1
+    assert running.replied == [False], "whoever waits for it is told that it was given up"
 
 
 def test_an_answer_is_brought_back_over_a_link_that_breaks(start: StartNode) -> None:
@@ -164,6 +165,8 @@ def test_an_answer_is_brought_back_over_a_link_that_breaks(start: StartNode) -> 
     running.await_(lambda: server.calls.count("pull-object") >= 3)
     del server.overrides["pull-object"]
     running.await_(lambda: server.calls.count("push-messages") >= 3)
+    assert running.replied == [], "nothing has arrived yet"
     del server.overrides["push-messages"]
     running.await_replies(1)
+    running.await_(lambda: running.replied == [True])
     assert not server.replies[0].HasField("error")

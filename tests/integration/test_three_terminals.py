@@ -99,8 +99,8 @@ def test_too_few_devices_abort_a_round_and_status_says_why(deployed: Deployed) -
         serve.await_text("^serving")
         with agents_ready(deployed, DEVICES[:1]):
             said = deployed.run("tacit-fleet", "run", "fleet", "--wait-s", 1, expect=1)
-            assert "1 devices are online, the policy releases nothing below 2" in said
-            assert "1 devices are online" in deployed.run("tacit-fleet", "status", "fleet")
+            assert "1 device is online, the policy releases nothing below 2" in said
+            assert "1 device is online" in deployed.run("tacit-fleet", "status", "fleet")
         assert rounds_of(deployed) == {}, "nothing was reserved, nothing is spent"
 
 

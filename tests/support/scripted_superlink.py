@@ -114,6 +114,8 @@ class Running:
     node: FleetNode
     server: ScriptedSuperLink
     states: list[tuple[FleetState, FleetError | None]]
+    replied: list[bool]
+    """For each reply, whether the node says that it was delivered."""
 
     def await_(self, condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
         give_up_s = time.monotonic() + timeout_s
@@ -146,7 +148,9 @@ def node_starter(certificates: FleetCertificates) -> Iterator[StartNode]:
                 **{"poll_interval_s": 0.05, "request_timeout_s": 3.0, **options},
             )
             states: list[tuple[FleetState, FleetError | None]] = []
-            running = Running(FleetNode(config, handler, lambda *change: states.append(change)), server, states)
+            replied: list[bool] = []
+            node = FleetNode(config, handler, lambda *change: states.append(change), replied.append)
+            running = Running(node, server, states, replied)
             running.node.start()
             stack.callback(running.node.stop)
             return running

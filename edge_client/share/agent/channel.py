@@ -11,22 +11,16 @@ import queue
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from edge_client.share.agent.pipe import Frame, read_frame, skip_preamble, write_frame
 from shared_models.errors import AgentError, TacitError, WireError
+from shared_models.telemetry import TELEMETRY_OFF
 
 logger = logging.getLogger(__name__)
 
-TELEMETRY_OFF: Mapping[str, str] = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_TELEMETRY_LOGGING": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 TICK_S = 0.2
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV")
 _SOURCE_ROOT = Path(__file__).resolve().parents[3]

@@ -160,12 +160,18 @@ def run(handler_for: Callable[[DevicePort], Handler] | None = None) -> int:
         if state is FleetState.REFUSED:
             over.set()
 
+    def replied(delivered: bool) -> None:
+        try:
+            port.send(Frame("reply", {"delivered": delivered}))
+        except AgentError:
+            over.set()
+
     # Heavy imports only now: the owner already knows that this process lives, and its end ends the imports too.
     threading.Thread(target=_leave_when, args=(over,), name="owner-watch", daemon=True).start()
     from edge_client.share.agent.node import FleetNode
 
     try:
-        node = FleetNode(config, (handler_for or _client_app)(port), report)
+        node = FleetNode(config, (handler_for or _client_app)(port), report, replied)
     except TacitError as error:
         report(FleetState.REFUSED, error)
         return 2

@@ -56,12 +56,19 @@ class MessageExchange:
     """Answers the messages of one node by one handler. Not thread-safe; `stop` ends waiting, not the handler."""
 
     def __init__(
-        self, client: BoundedFleetClient, config: FleetConfig, handler: Handler, stop: threading.Event
+        self,
+        client: BoundedFleetClient,
+        config: FleetConfig,
+        handler: Handler,
+        stop: threading.Event,
+        on_reply: Callable[[bool], None] | None = None,
     ) -> None:
+        """`on_reply` is called once for each reply: True when all of it was taken, False when it was given up."""
         self._client = client
         self._config = config
         self._handler = handler
         self._stop = stop
+        self._on_reply = on_reply
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._contexts: OrderedDict[int, Context] = OrderedDict()
 
@@ -92,7 +99,12 @@ class MessageExchange:
             reply = _error_reply(bare)
         else:
             reply = self._handle(message, run_id, node)
-        self._push(node, run_id, reply)
+        delivered = False
+        try:
+            delivered = self._push(node, run_id, reply)
+        finally:
+            if self._on_reply:
+                self._on_reply(delivered)
 
     def _remember(self, message_id: str) -> None:
         self._seen[message_id] = None
@@ -158,7 +170,8 @@ class MessageExchange:
             return _error_reply(message)
         return reply
 
-    def _push(self, node: Node, run_id: int, reply: Message) -> None:
+    def _push(self, node: Node, run_id: int, reply: Message) -> bool:
+        """Whether the aggregator has all of the reply. Raises FleetRefusedError."""
         give_up_s = time.monotonic() + EXCHANGE_LIMIT_S
         reply.metadata.__dict__["_message_id"] = reply.object_id
         objects = get_all_nested_objects(reply)
@@ -186,8 +199,9 @@ class MessageExchange:
         except FleetError as error:
             # Most often the round or the run has ended meanwhile; the next message may well go through.
             logger.warning("the reply to %s was not delivered: %s", reply.metadata.reply_to_message_id, error)
-        else:
-            logger.debug("message %s answered", reply.metadata.reply_to_message_id)
+            return False
+        logger.debug("message %s answered", reply.metadata.reply_to_message_id)
+        return True
 
     def _retry(self, method: Callable[[_Request], _Answer], request: _Request, give_up_s: float) -> _Answer:
         """Call until it works, the link's fault is no transient one, time is up or the node stops."""

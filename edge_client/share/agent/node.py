@@ -34,16 +34,23 @@ class NotActivatedError(FleetError):
 class FleetNode:
     """One node. `start()` runs it in a thread, `run()` in the caller's.
 
-    `on_state` is called from the node's threads at each change, with the error that led to it, if any.
+    `on_state` is called from the node's threads at each change, with the error that led to it, if any; `on_reply` once for
+    each reply, with whether the aggregator has it.
     Raises ConfigError if key or certificate cannot be used; after that, failures are states and never exceptions.
     """
 
-    def __init__(self, config: FleetConfig, handler: Handler, on_state: StateCallback | None = None) -> None:
+    def __init__(
+        self,
+        config: FleetConfig,
+        handler: Handler,
+        on_state: StateCallback | None = None,
+        on_reply: Callable[[bool], None] | None = None,
+    ) -> None:
         self._config = config
         self._on_state = on_state
         self._client = BoundedFleetClient(config)
         self._stop = threading.Event()
-        self._exchange = MessageExchange(self._client, config, handler, self._stop)
+        self._exchange = MessageExchange(self._client, config, handler, self._stop, on_reply)
         self._beat_now = threading.Event()
         self._node: Node | None = None
         self._thread: threading.Thread | None = None

@@ -4,6 +4,7 @@ Imports neither Flower nor torch. The child gets cached features and integer tar
 the sealed contribution that the port returns is all that it can carry out.
 
     child → owner   state {state, error}        round {plan, labels} + weights        update {} + update    failed {kind}
+                    reply {delivered}
     owner → child   fleet {…} + keys     train {local} + features, targets, weights   sealed {…} + values   refused {}   stop {}
 """
 
@@ -81,6 +82,10 @@ class AgentProcess:
         self._thread: threading.Thread | None = None
         self._child: AgentChannel | None = None
         self._answered = 0
+        self._delivered = 0
+        self._settled = 0
+        self._carried = False
+        """The child holds a sealed contribution, and has not said yet whether it arrived."""
 
     def start(self) -> None:
         """Raises AgentError if it runs already."""
@@ -124,6 +129,16 @@ class AgentProcess:
     def answered(self) -> int:
         """Rounds whose sealed contribution was handed to the child since `start()`."""
         return self._answered
+
+    @property
+    def delivered(self) -> int:
+        """How many of those the aggregator has, as the child says."""
+        return self._delivered
+
+    @property
+    def settled(self) -> int:
+        """How many of those were delivered, were given up, or died with the child: nothing is on its way for them."""
+        return self._settled
 
     def wait_for(self, *states: FleetState, timeout_s: float) -> FleetState:
         """Block until the state is one of `states`. Raises AgentError after `timeout_s`."""
@@ -177,14 +192,24 @@ class AgentProcess:
             finally:
                 child.kill()
                 self._child = None
+                self._settle(delivered=False)
 
     def _serve(self, child: AgentChannel, frame: Frame) -> None:
         if frame.kind == "state":
             self._take_state(frame)
         elif frame.kind == "round":
             child.send(self._answer(child, frame))
+        elif frame.kind == "reply":
+            self._settle(delivered=frame.body.get("delivered") is True)
         else:
-            raise WireError(f"the agent sent {frame.kind[:40]!r} where a round or a state was expected")
+            raise WireError(f"the agent sent {frame.kind[:40]!r} where a round, a reply or a state was expected")
+
+    def _settle(self, *, delivered: bool) -> None:
+        # A child reports every reply, refusals and errors too; only what carried a contribution counts.
+        if self._carried:
+            self._carried = False
+            self._delivered += delivered
+            self._settled += 1
 
     def _take_state(self, frame: Frame) -> None:
         try:
@@ -226,6 +251,7 @@ class AgentProcess:
             logger.info("a round was %s here: %s", kind, type(error).__name__)
             return Frame("refused")
         self._answered += 1
+        self._carried = True
         return Frame("sealed", body, {"values": values})
 
     def _set_state(self, state: FleetState, error: str | None) -> None:
