@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = command("demo", _demo, "a simulated fleet does the main job on the real parts")
     demo.add_argument("--users", type=int, default=2000)
-    demo.add_argument("--rounds", type=int, default=8)
+    demo.add_argument("--rounds", type=int, default=6)
     demo.add_argument("--complete", type=int, default=100, help="devices with an encrypted store; the others are light")
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--extra-seeds", type=int, default=2, help="further populations for the intervals")

@@ -5,6 +5,7 @@ Every ε on the screen is computed from the ledger that this run has just writte
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -27,8 +28,10 @@ from aggregator.population import Population, population_from_domain, population
 from aggregator.releases.intent_head import NAME, PURPOSE, ServerOptimizer
 from aggregator.rounds import RoundOutcome, RoundSettings
 from aggregator.simulate import SimulatedFleet, newcomer
+from aggregator.worker_grid import WorkerGrid
 from privacy.accounting import default_delta
 from privacy.cli import sign_for_fleet, write_atomically
+from privacy.enrolment import Certificate, EnrolmentRegister, issue_certificate
 from privacy.keys import load_signing_key, new_key_pair
 from privacy.policy import Policy
 from privacy.policy_text import PolicyDraft, draft_policy
@@ -41,6 +44,10 @@ from shared_models.intent_head import features
 
 TARGET_EPSILON = 4.0
 MIN_USERS = 20
+COLLUDING_SHARE = 0.05
+"""γ of the demo's policy."""
+DROP_OUT = 0.05
+"""Share of the devices that a round of the demo is built to lose."""
 MAX_DELTA = 0.01
 """The largest δ that a policy may name."""
 
@@ -51,7 +58,7 @@ class DemoOptions:
 
     out: Path
     users: int = 2000
-    rounds: int = 8
+    rounds: int = 6
     complete: int = 100
     seed: int = 0
     extra_seeds: int = 2
@@ -73,6 +80,8 @@ class Learned:
     accuracies: list[float]
     epsilons: list[float] = field(default_factory=lambda: [0.0])
     bytes_up: int = 0
+    if_more_collude: dict[str, float] = field(default_factory=dict)
+    """ε if more devices than γ collude, by how many."""
     mended: int = 0
     """Held-out utterances that the seed phrases got wrong and the released model gets right."""
     broken: int = 0
@@ -113,9 +122,17 @@ def _found(options: DemoOptions, bars: Progress, console: Console) -> tuple[Flee
         officer_public_key=bytes(officer.verify_key),
         progress=lambda _, share: bars.update(step, completed=share * 0.8),
     )
+    authority = EnrolmentRegister.create(options.out / "enrolment")
     text = draft_policy(
         PolicyDraft(
-            "demo", fleet.aggregator_public_key, TARGET_EPSILON, options.rounds, options.users, options.users // 2
+            "demo",
+            fleet.aggregator_public_key,
+            TARGET_EPSILON,
+            options.rounds,
+            options.users,
+            options.users - int(DROP_OUT * options.users),
+            colluding_share=COLLUDING_SHARE,
+            enrolment_key=authority.public_key,
         )
     )
     write_atomically(options.out / "officer" / "policy.yaml", text.encode())
@@ -125,7 +142,8 @@ def _found(options: DemoOptions, bars: Progress, console: Console) -> tuple[Flee
     bars.update(step, completed=1.0)
     console.print(
         f"  Policy signed by the officer: {options.rounds} contributions of one device cost at most "
-        f"ε {policy.epsilon_total:.2f} at δ {policy.delta:.2g}. No local noise. Mode trusted-aggregator."
+        f"ε {policy.epsilon_total:.2f} at δ {policy.delta:.2g}, if at most {COLLUDING_SHARE:.0%} of the devices collude with "
+        "the aggregator. Mode distributed: secure sums, the noise is added by the devices. No local noise."
     )
     return fleet, phrases
 
@@ -138,9 +156,9 @@ def _people(
     else:
         rows = read_utterances(options.data, phrases.domain.labels)
         population = population_from_rows(rows, options.users, options.seed)
-    if len(population.users) < options.users // 2:
+    if len(population.users) < options.users - int(DROP_OUT * options.users):
         raise ConfigError(
-            f"the data has {len(population.users)} users, the policy for {options.users} asks for half of them"
+            f"the data has {len(population.users)} users, the policy for {options.users} asks for {1 - DROP_OUT:.0%} of them"
         )
     console.print(f"  {population.description}.")
     said = [item for user in population.users for item in user]
@@ -170,7 +188,15 @@ def _learn(
     console: Console,
 ) -> tuple[Learned, SimulatedFleet]:
     policy, envelope = fleet.policy(), fleet.policy_envelope()
-    devices = SimulatedFleet(population, texts, phrases.encoder_sha256, envelope, fleet.officer_public_key, time.time)
+    authority = load_signing_key(options.out / "enrolment" / "enrolment.key")
+    now_s = int(time.time())
+
+    def certify(identity_key: bytes) -> Certificate:
+        return issue_certificate(authority, fleet.name, identity_key, now_s, now_s + 86_400 * policy.period_days)
+
+    devices = SimulatedFleet(
+        population, texts, phrases.encoder_sha256, envelope, fleet.officer_public_key, time.time, certify
+    )
     complete = min(options.complete, len(population.users))
     step = bars.add_task("Complete devices: encrypted store, consent, feedback", total=complete)
     devices.open_complete(folder, fleet.bundle, complete, lambda _: bars.advance(step))
@@ -194,10 +220,13 @@ def _learn(
         )
         bars.advance(step)
 
+    grid = devices.grid(workers=max(0, (os.cpu_count() or 1) - 1))
     try:
-        settings = RoundSettings(rounds=options.rounds)
-        last = fleet.runner(state).run(devices.grid(), settings, on_round)
+        settings = RoundSettings(rounds=options.rounds, drop_out=DROP_OUT)
+        last = fleet.runner(state).run(grid, settings, on_round)
     finally:
+        if isinstance(grid, WorkerGrid):
+            grid.close()
         state.export_ledger(options.out / "ledger.jsonl")
         state.close()
     # What is released is the average of the last models, not the last one.
@@ -232,6 +261,7 @@ def _compare(
 
 
 def _publish(fleet: Fleet, options: DemoOptions, learned: Learned, bars: Progress, console: Console) -> int:
+    """Publishes the release; leaves report and plots; keeps in `learned` what is left if more devices collude."""
     step = bars.add_task("Report, plots, signed release", total=3)
     version = fleet.publish()
     bars.advance(step)
@@ -242,6 +272,7 @@ def _publish(fleet: Fleet, options: DemoOptions, learned: Learned, bars: Progres
     finally:
         state.close()
     write_atomically(options.out / "report.html", render_html(report).encode())
+    learned.if_more_collude = report["total"]["epsilon_if_more_collude"] or {}
     bars.advance(step)
     plot_rounds(options.out, learned.accuracies, learned.epsilons, fleet.policy().epsilon_total)
     bars.advance(step)
@@ -351,6 +382,10 @@ def _summary(
     console.print(
         f"Lift {100 * lift:+.1f} points · {proved} receipts of {min(options.complete, options.users)} complete devices proved "
         f"in the ledger · {learned.bytes_up / 2**20:.0f} MiB up in all · release {version} · {seconds:.0f} s"
+    )
+    left = ", ".join(f"{name} {epsilon:.1f}" for name, epsilon in learned.if_more_collude.items() if name != "gamma")
+    console.print(
+        f"ε holds if at most {policy.colluding_share:.0%} of the devices collude with the aggregator; if more do: {left}."
     )
     console.print(f"Plots, report and ledger: {options.out}\n\nTry next:")
     for command in (

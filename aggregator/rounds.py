@@ -9,41 +9,39 @@ What is written when (all in `FleetState`, each line one transaction):
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import nacl.signing
 import numpy as np
-from flwr.app import Message
 from flwr.serverapp import Grid
 
 from aggregator.checkpoint import Checkpoint, FleetState
+from aggregator.collection import Collected, SecureCollection, collect_trusted
 from aggregator.releases import intent_head
 from aggregator.releases.intent_head import ServerOptimizer
-from privacy.gate import contribution_commitment
-from privacy.mechanisms import TrustedSum
+from privacy.mechanisms import NoisySum
 from privacy.merkle import merkle_root
+from privacy.noise_health import noise_health
 from privacy.policy import Policy
-from shared_models.canonical import seal_envelope
+from privacy.secure_sum.sizing import COMPLETE_BELOW, graph_size
+from shared_models.canonical import Envelope, seal_envelope
 from shared_models.errors import (
     ConfigError,
-    ContributionError,
     HaltedError,
     PolicyError,
     RoundError,
+    SecureSumError,
     TooFewSurvivorsError,
-    WireError,
 )
-from shared_models.messages import read_contribution, round_records
-from shared_models.wire import PLAN_KIND, RoundPlan, model_hash, noise_variance_for
+from shared_models.messages import RoundRecords
+from shared_models.wire import MODE_DISTRIBUTED, MODE_TRUSTED, PLAN_KIND, RoundPlan, model_hash, noise_variance_for
 
 logger = logging.getLogger(__name__)
-
-PUSH_CHUNK = 256
-POLL_PAUSE_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,13 @@ class RoundSettings:
     """How long a round waits for answers."""
     wait_for_devices_s: int = 0
     """How long the first round waits until enough devices are online."""
+    drop_out: float = 0.3
+    """Share of the cohort that a secure sum is built to lose; more share-holders are needed for more."""
     optimizer: ServerOptimizer = field(default_factory=ServerOptimizer)
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.drop_out < 1.0:
+            raise ConfigError(f"drop_out is {self.drop_out}, expected a share below 1")
         if self.rounds < 0 or (self.cohort is not None and self.cohort < 1) or self.deadline_s < 1:
             raise ConfigError(f"cannot run rounds with {self}")
 
@@ -139,17 +141,14 @@ class RoundRunner:
             {"round_id": plan.round_id, "plan": plan.document(), "plan_hash": plan.hash, "rho": plan.rho},
             checkpoint=reserved,
         )
-        collected = _Collection(plan, cohort)
-        content = round_records(envelope, checkpoint.labels, checkpoint.weights)
-        give_up_s = time.monotonic() + settings.deadline_s
-        for reply in exchange(grid, content, cohort, plan.round_id, give_up_s):
-            collected.take(reply)
+        collected = Collected()
         try:
-            released = collected.total.release()
-        except TooFewSurvivorsError as error:
-            self._abort(plan.round_id, plan.hash, str(error), collected.total.survivors)
+            released = self._collect(grid, plan, envelope, checkpoint, cohort, settings, collected)
+        except (TooFewSurvivorsError, SecureSumError) as error:
+            self._abort(plan.round_id, plan.hash, str(error), collected.survivors, collected.stage)
             raise
-        after = settings.optimizer.step(reserved, released)
+        learned, health = split_health(released, plan)
+        after = settings.optimizer.step(reserved, learned)
         commitments = sorted(collected.commitments)
         self._state.append(
             "release",
@@ -161,6 +160,8 @@ class RoundRunner:
                 "sum_sha256": released.hash,
                 "contributions_root": merkle_root([bytes.fromhex(item) for item in commitments]).hex(),
                 "model_hash": model_hash(after.labels, after.weights),
+                **({"roster": collected.roster, "share_variance": plan.share_variance} if collected.roster else {}),
+                **({"health": health} if health else {}),
             },
             checkpoint=after,
             leaves=(plan.round_id, commitments),
@@ -171,10 +172,30 @@ class RoundRunner:
             released.survivors,
             collected.refused,
             collected.rejected,
-            released.survivors * plan.dimension * 4,
+            collected.bytes_up,
             time.monotonic() - started_s,
             after,
         )
+
+    def _collect(
+        self,
+        grid: Grid,
+        plan: RoundPlan,
+        envelope: Envelope,
+        checkpoint: Checkpoint,
+        cohort: Sequence[int],
+        settings: RoundSettings,
+        collected: Collected,
+    ) -> NoisySum:
+        records = RoundRecords(envelope, checkpoint.labels, checkpoint.weights)
+        if plan.mode == MODE_TRUSTED:
+            return collect_trusted(grid, plan, records, cohort, settings.deadline_s, collected)
+        enrolment_key = self._policy.enrolment_key
+        if enrolment_key is None:
+            raise PolicyError("the policy names no enrolment authority, so no secure sum can be run")
+        return SecureCollection(
+            grid, plan, envelope.to_bytes(), records, enrolment_key, self._clock, settings.deadline_s, collected
+        ).run(cohort)
 
     def _limits(self) -> Any:
         self._policy.check_valid_at(self._clock())
@@ -222,18 +243,29 @@ class RoundRunner:
     def _plan(self, checkpoint: Checkpoint, settings: RoundSettings, cohort: int) -> RoundPlan:
         limits = self._limits()
         now_s = int(self._clock())
+        mode, least, colluders, size = self._policy.modes[0], limits.min_survivors, 0, None
+        if mode == MODE_DISTRIBUTED:
+            if cohort >= COMPLETE_BELOW:
+                # A random graph that may lose more needs more share-holders; a complete one is as it is.
+                least = max(least, cohort - int(settings.drop_out * cohort))
+            colluders = math.ceil(self._policy.colluding_share * cohort)
+            size = graph_size(cohort, colluders, least)
         return RoundPlan(
             task=self._policy.fleet,
             round_id=checkpoint.next_round_id,
             purpose=intent_head.PURPOSE,
             contribution=intent_head.NAME,
             contribution_version=limits.version,
-            dimension=checkpoint.weights.size,
+            dimension=checkpoint.weights.size + limits.health_dimension,
             clip_norm=limits.clip_norm,
             noise_variance=noise_variance_for(limits.noise_multiplier),
             cohort=cohort,
-            min_survivors=limits.min_survivors,
-            mode=self._policy.modes[0],
+            min_survivors=least,
+            colluders=colluders,
+            degree=size.degree if size else 0,
+            threshold=size.threshold if size else 0,
+            health_dimension=limits.health_dimension,
+            mode=mode,
             issued_s=now_s,
             deadline_s=now_s + settings.deadline_s,
             model_hash=model_hash(checkpoint.labels, checkpoint.weights),
@@ -254,11 +286,24 @@ class RoundRunner:
         for round_id, plan_hash in open_rounds.items():
             self._abort(round_id, plan_hash, "the aggregator was stopped during this round", None)
 
-    def _abort(self, round_id: int, plan_hash: str, reason: str, survivors: int | None) -> None:
-        self._state.append(
-            "abort", {"round_id": round_id, "plan_hash": plan_hash, "reason": reason, "survivors": survivors}
-        )
+    def _abort(self, round_id: int, plan_hash: str, reason: str, survivors: int | None, stage: str = "") -> None:
+        body = {"round_id": round_id, "plan_hash": plan_hash, "reason": reason, "survivors": survivors}
+        if stage:
+            body["stage"] = stage
+            reason = f"stage {stage}: {reason}"
+        self._state.append("abort", body)
         self._state.note("last_abort", {"time_s": int(self._clock()), "reason": reason})
+
+
+def split_health(released: NoisySum, plan: RoundPlan) -> tuple[NoisySum, dict[str, float] | None]:
+    """The part that is learned from, and what the coordinates that are zero on every device say about the noise."""
+    learned = plan.dimension - plan.health_dimension
+    if not plan.health_dimension:
+        return released, None
+    survivors_variance = released.survivors * plan.share_variance
+    expected = released.noise_variance if plan.mode == MODE_TRUSTED else survivors_variance
+    health = noise_health(released.values[learned:], expected)
+    return replace(released, values=released.values[:learned]), {"z": health.z, "ratio": health.ratio_std}
 
 
 def _planned(checkpoint: Checkpoint, rounds: int) -> Checkpoint:
@@ -272,63 +317,3 @@ def _planned(checkpoint: Checkpoint, rounds: int) -> Checkpoint:
         fresh = checkpoint.released_weights()
         checkpoint = replace(checkpoint, weights=fresh, velocity=zeros, tail_sum=zeros, tail_count=0)
     return replace(checkpoint, rounds_planned=rounds)
-
-
-class _Collection:
-    """Takes replies one by one into the running sum. A device counts once; what does not fit is rejected and counted."""
-
-    def __init__(self, plan: RoundPlan, cohort: Sequence[int]) -> None:
-        self.total = TrustedSum(plan)
-        self.commitments: list[str] = []
-        self.refused = 0
-        self.rejected = 0
-        self._plan = plan
-        self._plan_hash = plan.hash
-        self._awaited = set(cohort)
-
-    def take(self, reply: Message) -> None:
-        node_id = reply.metadata.src_node_id
-        if node_id not in self._awaited:
-            self._reject(node_id, "it was not invited or has answered before")
-            return
-        if reply.has_error():
-            self._awaited.discard(node_id)
-            self.refused += 1
-            return
-        try:
-            contribution = read_contribution(reply)
-            if (contribution.task, contribution.round_id, contribution.plan_hash) != (
-                self._plan.task,
-                self._plan.round_id,
-                self._plan_hash,
-            ):
-                raise ContributionError("it answers another plan")
-            self.total.add(contribution.values)
-        except (WireError, ContributionError) as error:
-            self._reject(node_id, str(error))
-            return
-        self._awaited.discard(node_id)
-        self.commitments.append(contribution_commitment(self._plan_hash, contribution.nonce, contribution.values))
-
-    def _reject(self, node_id: int, why: str) -> None:
-        self.rejected += 1
-        logger.warning("a reply of node %d was rejected: %s", node_id, why)
-
-
-def exchange(grid: Grid, content: Any, cohort: Sequence[int], round_id: int, give_up_s: float) -> Iterator[Message]:
-    """Send one `train` message to each node and yield replies as they come, until all came or time is up.
-
-    Message content is shared, replies are handed on at once: memory does not grow with the cohort.
-    """
-    outstanding: dict[str, None] = {}
-    for start in range(0, len(cohort), PUSH_CHUNK):
-        chunk = cohort[start : start + PUSH_CHUNK]
-        messages = [Message(content, node_id, "train", group_id=str(round_id)) for node_id in chunk]
-        outstanding.update(dict.fromkeys(identifier for identifier in grid.push_messages(messages) if identifier))
-    while outstanding and time.monotonic() < give_up_s:
-        replies = list(grid.pull_messages(list(outstanding)))
-        for reply in replies:
-            outstanding.pop(reply.metadata.reply_to_message_id, None)
-            yield reply
-        if not replies:
-            time.sleep(POLL_PAUSE_S)

@@ -19,17 +19,26 @@ from flwr.app import Context
 
 from aggregator.grid import ClientFunction, InProcessGrid
 from aggregator.population import Population
+from aggregator.worker_grid import WorkerGrid
 from edge_client import EdgeClient, EdgeConfig
 from edge_client.bundles import BundleStore
 from edge_client.share.agent.client_app import make_client_app
 from edge_client.share.contributing import GatePort
+from edge_client.share.device import ClientPort
 from edge_client.share.port import DevicePort, Trainer
+from privacy.enrolment import Certificate
 from privacy.gate import Gate
 from privacy.merkle import inclusion_proof, verify_inclusion
+from privacy.table_sampler import sample_from_table
 from shared_models.canonical import Envelope
 from shared_models.purposes import INTENT_MODEL, PERSONAL_LEARNING
 
 Clock = Callable[[], float]
+Certify = Callable[[bytes], Certificate]
+"""Identity key → the enrolment authority's certificate for it."""
+
+EXACT_DEVICES = 2
+"""So many complete devices draw their noise with the exact sampler, as a real device does; 30,000 draws take it a second."""
 
 
 class VolatileMemory:
@@ -70,10 +79,24 @@ class FixedExamples:
         return self.features, self.intents
 
 
-def light_port(source: FixedExamples, policy: Envelope, officer_key: bytes, clock: Clock) -> GatePort:
-    """A light device: the real gate, with the policy taken over."""
-    gate = Gate(officer_key=officer_key, consent=AlwaysConsenting(), memory=VolatileMemory(), clock=clock)
+def light_port(
+    source: FixedExamples,
+    policy: Envelope,
+    officer_key: bytes,
+    clock: Clock,
+    certify: Certify | None = None,
+) -> GatePort:
+    """A light device: the real gate, with the policy taken over; its share of the noise comes from the table sampler."""
+    gate = Gate(
+        officer_key=officer_key,
+        consent=AlwaysConsenting(),
+        memory=VolatileMemory(),
+        clock=clock,
+        noise=sample_from_table,
+    )
     gate.adopt_policy(policy)
+    if certify is not None:
+        gate.install_certificate(certify(gate.identity_key()))
     return GatePort(gate, source)
 
 
@@ -88,8 +111,10 @@ class SimulatedFleet:
         policy: Envelope,
         officer_key: bytes,
         clock: Clock,
+        certify: Certify | None = None,
     ) -> None:
-        """`features`: text → centred unit features [D] of all that the light users say."""
+        """`features`: text → centred unit features [D] of all that the light users say. Secure sums need `certify`."""
+        self._certify = certify
         self._population = population
         self._features = features
         self._encoder_hash = encoder_hash
@@ -116,7 +141,10 @@ class SimulatedFleet:
                 client.consent.grant(INTENT_MODEL.name)
                 for utterance in self._population.users[index]:
                     client.feedback(utterance.text, intent=utterance.intent)
-            self._ports[index] = client.device_port()
+            port = ClientPort(client) if index < EXACT_DEVICES else ClientPort(client, noise=sample_from_table)
+            if self._certify is not None:
+                port.gate.install_certificate(self._certify(port.gate.identity_key()))
+            self._ports[index] = port
             if on_device:
                 on_device(index)
 
@@ -124,10 +152,14 @@ class SimulatedFleet:
         for client in self.complete:
             client.close()
 
-    def grid(self, trainer: Trainer | None = None, *, lost: Callable[[Any], bool] | None = None) -> InProcessGrid:
-        """A Flower grid of all devices."""
+    def grid(
+        self, trainer: Trainer | None = None, *, lost: Callable[[Any], bool] | None = None, workers: int = 0
+    ) -> InProcessGrid:
+        """A Flower grid of all devices; light ones may be spread over `workers` more processes."""
         app: ClientFunction = make_client_app(self._port_for, trainer)
-        return InProcessGrid(app, len(self._population.users), lost=lost)
+        if not workers:
+            return InProcessGrid(app, len(self._population.users), lost=lost)
+        return WorkerGrid(app, len(self._population.users), workers=workers, own=len(self.complete), lost=lost)
 
     def receipts_proved(self, leaves: Callable[[int], list[str]], roots: Mapping[int, str]) -> int:
         """How many receipts of the complete devices have a valid inclusion proof under the ledger's roots.
@@ -155,7 +187,7 @@ class SimulatedFleet:
             said = self._population.users[index]
             features = np.stack([self._features[utterance.text] for utterance in said])
             source = FixedExamples(self._encoder_hash, features, [utterance.intent for utterance in said])
-            port = self._ports[index] = light_port(source, self._policy, self._officer_key, self._clock)
+            port = self._ports[index] = light_port(source, self._policy, self._officer_key, self._clock, self._certify)
         return port
 
 

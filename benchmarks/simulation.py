@@ -127,9 +127,11 @@ def client_app() -> Any:
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        _, _, weights = read_round(message)
+        _, _, weights, _ = read_round(message)
         values = np.rint(weights.reshape(-1) * 16).astype(np.int64).astype(np.uint32)
-        sealed = SimpleNamespace(task="simulation", round_id=1, plan_hash="0" * 64, nonce="0" * 32, values=values)
+        sealed = SimpleNamespace(
+            task="simulation", round_id=1, plan_hash="0" * 64, nonce="0" * 32, values=values, proof=b""
+        )
         return Message(contribution_records(sealed), reply_to=message)
 
     return app
@@ -141,7 +143,7 @@ def a_round(clients: int) -> tuple[Any, Any]:
     import numpy as np
 
     from shared_models.canonical import seal_envelope
-    from shared_models.messages import round_records
+    from shared_models.messages import RoundRecords
     from shared_models.wire import MODE_TRUSTED, PLAN_KIND, RoundPlan, model_hash
 
     weights = np.random.default_rng(0).normal(size=(CLASSES, FEATURES)).astype(np.float32)
@@ -166,17 +168,19 @@ def a_round(clients: int) -> tuple[Any, Any]:
         policy_sequence=1,
     )
     envelope = seal_envelope(PLAN_KIND, plan.to_bytes(), nacl.signing.SigningKey.generate())
-    return plan, round_records(envelope, labels, weights)
+    return plan, RoundRecords(envelope, labels, weights).content()
 
 
 def collect(grid: Any, plan: Any, content: Any) -> Any:
     """One round as aggregator.rounds runs it, up to the release."""
-    from aggregator.rounds import exchange
+    from aggregator.exchange import exchange
     from privacy.mechanisms import TrustedSum
     from shared_models.messages import read_contribution
 
     total = TrustedSum(plan)
-    for reply in exchange(grid, content, sorted(grid.get_node_ids()), plan.round_id, time.monotonic() + LIMIT_S):
+    for reply in exchange(
+        grid, lambda _: (content, 0), sorted(grid.get_node_ids()), "train", plan.round_id, time.monotonic() + LIMIT_S
+    ):
         total.add(read_contribution(reply).values)
     assert total.survivors == plan.cohort
     return total

@@ -53,6 +53,7 @@ COMMANDS = (
     Command("forget", "erase everything about you on this device"),
     Command("doctor", "check key, store, bundle, disk and clock"),
     Command("enrol", "join a fleet: make this device's key for it", "edge_client.share.cli"),
+    Command("certificate", "keep the enrolment authority's certificate for this device", "edge_client.share.cli"),
     Command("agent", "take part in federated rounds until stopped", "edge_client.share.cli"),
     Command("shared", "show what left this device, and what it cost", "edge_client.share.cli"),
 )

@@ -7,12 +7,14 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import nacl.signing
 
+from privacy.enrolment import EnrolmentRegister
 from privacy.keys import fingerprint, load_public_key, load_signing_key, new_key_pair
 from privacy.ledger import read_entries
 from privacy.policy import Policy, parse_policy, sign_policy
@@ -22,6 +24,7 @@ from privacy.report_page import render_html
 from privacy.reports import build_report, read_ledger, verify_ledger
 from shared_models.canonical import Envelope
 from shared_models.errors import ConfigError, LedgerError, PolicyError, TacitError
+from shared_models.wire import MODE_DISTRIBUTED, MODE_TRUSTED
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -62,6 +65,16 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--period-days", type=int, default=90)
     init.add_argument("--separation-s", type=int, default=0)
     init.add_argument("--valid-days", type=int, default=14)
+    init.add_argument(
+        "--mode",
+        choices=(MODE_DISTRIBUTED, MODE_TRUSTED),
+        default=MODE_DISTRIBUTED,
+        help="the only mode that devices accept",
+    )
+    init.add_argument(
+        "--enrolment-key", type=Path, metavar="ENROLMENT.pub", help="of the authority that certifies devices"
+    )
+    init.add_argument("--colluding-share", type=float, default=0.1, help="of a cohort, assumed to collude (gamma)")
     init.add_argument("--out", type=Path, default=Path("policy.yaml"))
     init.set_defaults(run=_policy_init)
     explain = policy.add_parser("explain", help="say what a policy allows (draft or signed)")
@@ -79,6 +92,26 @@ def _parser() -> argparse.ArgumentParser:
     halt.add_argument("--reason", required=True)
     halt.add_argument("--out", type=Path, default=Path("policy.halt.json"))
     halt.set_defaults(run=_policy_halt)
+
+    enrolment = commands.add_parser(
+        "enrolment", help="certify devices; with a key that operators do not hold"
+    ).add_subparsers(required=True, metavar="DO")
+    authority = enrolment.add_parser("keys", help="make an authority: its key pair and its register")
+    authority.add_argument("authority", type=Path, metavar="DIR")
+    authority.set_defaults(run=_enrolment_keys)
+    certify = enrolment.add_parser("certify", help="certify the device of a user: one per user and period")
+    certify.add_argument("--authority", type=Path, required=True, metavar="DIR")
+    certify.add_argument("--fleet", required=True)
+    certify.add_argument(
+        "--user", required=True, help="a reference that is unique to a person; only a salted hash is kept"
+    )
+    certify.add_argument("--identity", type=Path, required=True, metavar="DEVICE.pub")
+    certify.add_argument("--days", type=int, default=90)
+    certify.add_argument("--out", type=Path, required=True)
+    certify.set_defaults(run=_enrolment_certify)
+    listing = enrolment.add_parser("list", help="list the certificates of an authority")
+    listing.add_argument("--authority", type=Path, required=True, metavar="DIR")
+    listing.set_defaults(run=_enrolment_list)
 
     ledger = commands.add_parser("ledger", help="show or verify a ledger").add_subparsers(required=True, metavar="DO")
     for name, function, what in (
@@ -107,6 +140,11 @@ def _keys_new(options: argparse.Namespace) -> int:
 def _policy_init(options: argparse.Namespace) -> int:
     if options.out.exists():
         raise ConfigError(f"{options.out}: exists already")
+    if (options.mode == MODE_DISTRIBUTED) != (options.enrolment_key is not None):
+        raise ConfigError(
+            f"mode {MODE_DISTRIBUTED}, the default, needs --enrolment-key ENROLMENT.pub (`tacit-privacy enrolment keys DIR` "
+            f"makes one); mode {MODE_TRUSTED} takes none, and there the aggregator sees each device's vector"
+        )
     text = draft_policy(
         PolicyDraft(
             fleet=options.fleet,
@@ -118,6 +156,8 @@ def _policy_init(options: argparse.Namespace) -> int:
             separation_s=options.separation_s,
             period_days=options.period_days,
             valid_days=options.valid_days,
+            colluding_share=options.colluding_share,
+            enrolment_key=load_public_key(options.enrolment_key) if options.enrolment_key else None,
         )
     )
     # A draft that could not be signed is no draft.
@@ -178,6 +218,37 @@ def _write_signed(text: str, key: nacl.signing.SigningKey, out: Path) -> int:
         f"{out}\n{role_path(out)}\nsigned by {envelope.signer}; both go to the central team: tacit-fleet policy FLEET {out}"
     )
     return 0
+
+
+def _enrolment_keys(options: argparse.Namespace) -> int:
+    register = EnrolmentRegister.create(options.authority)
+    print(
+        f"{options.authority}  keep it where only the enrolment authority can read it\n"
+        f"{options.authority / 'enrolment.pub'}  fingerprint {fingerprint(register.public_key)}, goes into the policy"
+    )
+    return 0
+
+
+def _enrolment_certify(options: argparse.Namespace) -> int:
+    register = EnrolmentRegister(options.authority)
+    identity = load_public_key(options.identity)
+    certificate = register.certify(options.fleet, options.user, identity, time.time(), options.days)
+    write_atomically(options.out, certificate.to_bytes())
+    print(f"{options.out}  in force until {_minute(certificate.not_after_s)}, for device {fingerprint(identity)}")
+    return 0
+
+
+def _enrolment_list(options: argparse.Namespace) -> int:
+    for user, certificate in EnrolmentRegister(options.authority).entries():
+        times = f"{_minute(certificate.not_before_s)} to {_minute(certificate.not_after_s)}"
+        print(
+            f"{times}  user {user[:16]}  device {fingerprint(certificate.identity_key)}  {_printable(certificate.fleet)}"
+        )
+    return 0
+
+
+def _minute(time_s: int) -> str:
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _ledger_show(options: argparse.Namespace) -> int:

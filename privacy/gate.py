@@ -1,28 +1,39 @@
 """THE door: the only code that may make something that leaves a device.
 
-    plan → consent → policy → budget → (update) → clip → integers → mode → receipt
+    plan → consent → policy → budget → (update) → clip → integers → noise → mask → receipt
+
+In mode `distributed` (the default) a round has six stages, of which `contribute` is the one above; the others carry keys, shares
+and signatures of the secure sum (privacy.secure_sum), never anything of the user's. In mode `trusted-aggregator` there is one
+stage, without noise and mask.
 
 What it needs from the device (consent, durable memory, a clock) are the Protocols below. A test holds that no other module makes
-a `SealedContribution` and that the agent sends nothing else. Order matters: the budget is reserved, durably, before the update
-is computed; a crash at any later point leaves it spent.
+a `SealedContribution` or a `SealedMessage` and that the agent sends nothing else. Order matters: the budget is reserved,
+durably, before the update is computed; a crash at any later point leaves it spent.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import nacl.signing
 import numpy as np
 import numpy.typing as npt
 
 from privacy.budgets import BudgetState, Spending, budget_state, check_budget
-from privacy.clipping import RingArray, clip_l2, discretise, finite_vector, to_ring
+from privacy.clipping import IntArray, RingArray, clip_l2, discretise, finite_vector, to_ring
+from privacy.enrolment import Certificate
 from privacy.ledger import Entry, next_entry
+from privacy.mechanisms import sample_discrete_gaussian
 from privacy.policy import ContributionLimits, Policy, is_looser, parse_policy
+from privacy.secure_sum.device import DeviceSession
+from privacy.secure_sum.messages import ADVERTISE, AGREE, DRAW, SHARE, UNMASK
+from privacy.secure_sum.sizing import graph_size
 from shared_models.canonical import Envelope
 from shared_models.errors import (
     ConfigError,
@@ -34,10 +45,17 @@ from shared_models.errors import (
     ReplayError,
     WireError,
 )
-from shared_models.wire import MODE_TRUSTED, RoundPlan, noise_variance_for
+from shared_models.wire import MODE_DISTRIBUTED, RoundPlan, noise_variance_for
 
 Update = Callable[[RoundPlan], npt.NDArray[Any]]
 """Computes the raw update [dimension] for a plan that the gate has already accepted and paid for."""
+
+
+NoiseSampler = Callable[[int, int], IntArray]
+"""(variance, size) → int64 [size], discrete Gaussian."""
+
+MAX_SESSIONS = 4
+"""Rounds that a device may be in at once."""
 
 
 class ConsentSource(Protocol):
@@ -66,14 +84,26 @@ class SealedContribution:
     round_id: int
     plan_hash: str
     values: RingArray
-    """uint32 [dimension]; in mode `trusted-aggregator` the clipped integers, mod 2^32."""
+    """uint32 [dimension]: clipped integers with noise and masks; in mode `trusted-aggregator` the clipped integers alone."""
     nonce: str
     """Hexadecimal; opens the commitment to whoever holds the values."""
+    proof: bytes = b""
+    """What accompanies a masked vector in a secure sum (messages.Contributed); empty in mode `trusted-aggregator`."""
 
     @property
     def commitment(self) -> str:
         """SHA-256 over plan, nonce and values: the leaf that stands for this contribution in the ledger's Merkle root."""
         return contribution_commitment(self.plan_hash, self.nonce, self.values)
+
+
+@dataclass(frozen=True)
+class SealedMessage:
+    """A device's answer in another stage of a secure sum: keys, sealed shares, a signature or shares. Made by `Gate` only."""
+
+    task: str
+    round_id: int
+    stage: str
+    body: bytes
 
 
 def contribution_commitment(plan_hash: str, nonce: str, values: RingArray) -> str:
@@ -95,11 +125,15 @@ class Gate:
         consent: ConsentSource,
         memory: GateMemory,
         clock: Callable[[], float],
+        noise: NoiseSampler = sample_discrete_gaussian,
     ) -> None:
+        """`noise`: the exact sampler; simulations may give a faster one that a test proves equal."""
         self._officer_key = officer_key
         self._consent = consent
         self._memory = memory
         self._clock = clock
+        self._noise = noise
+        self._sessions: dict[tuple[str, int], DeviceSession] = {}
         _ = self.policy
 
     # -- what people ask ------------------------------------------------------------------------------------------
@@ -152,10 +186,71 @@ class Gate:
             self._memory.put("policy", {"envelope": envelope.document(), "stale_consents": stale})
         return policy
 
+    # -- identity -------------------------------------------------------------------------------------------------
+
+    def identity_key(self) -> bytes:
+        """Public half of this device's identity (Ed25519), made and kept at the first call: what the authority certifies."""
+        return bytes(self._identity().verify_key)
+
+    def install_certificate(self, certificate: Certificate) -> None:
+        """Keep the enrolment authority's word on this device. Raises RefusedError if it is for another device or fleet."""
+        if certificate.identity_key != self.identity_key():
+            raise PolicyError("this certificate was issued to another device")
+        policy = self.policy
+        if policy is not None and policy.enrolment_key is not None:
+            certificate.check(policy.enrolment_key, policy.fleet, self._now_s())
+        with self._memory.transaction():
+            self._memory.put("certificate", certificate.document())
+
+    @property
+    def certificate(self) -> Certificate | None:
+        stored = self._memory.get("certificate")
+        return None if stored is None else Certificate.from_document(stored)
+
+    # -- the stages of a secure sum -------------------------------------------------------------------------------
+
+    def advertise(self, signed_plan: Envelope) -> SealedMessage:
+        """Judge the plan of a round in mode `distributed` and offer fresh keys for it. Nothing is spent yet.
+
+        The same plan again gets the same keys. Raises RefusedError or WireError.
+        """
+        plan = self._authenticate(signed_plan)
+        now_s = self._now_s()
+        self._check(plan, now_s)
+        _require(plan.mode == MODE_DISTRIBUTED, "only a secure sum has stages")
+        key = (plan.task, plan.round_id)
+        session = self._sessions.get(key)
+        if session is None or session.plan.hash != plan.hash:
+            if session is not None:
+                raise ReplayError(f"round {plan.round_id} of {plan.task!r} came with another plan before")
+            self._check_affordable(plan, now_s)
+            session = DeviceSession(plan, self._identity(), self._certified(now_s), self._enrolment_key(), self._now_s)
+            self._sessions[key] = session
+            while len(self._sessions) > MAX_SESSIONS:
+                self._sessions.pop(next(iter(self._sessions))).abandon("a newer round took its place")
+        return SealedMessage(plan.task, plan.round_id, ADVERTISE, session.advert())
+
+    def answer_stage(self, task: str, round_id: int, stage: str, body: bytes) -> SealedMessage:
+        """Answer `draw`, `share`, `agree` or `unmask` of a round that was advertised for, in order, each once.
+
+        Raises RefusedError; SecureSumError for what the protocol does not allow, and the round is over for this device.
+        """
+        session = self._session(task, round_id)
+        answers = {DRAW: session.draw, SHARE: session.share, AGREE: session.agree, UNMASK: session.unmask}
+        if stage not in answers:
+            raise WireError(f"a secure sum has no stage {str(stage)[:40]!r} to answer")
+        # Each time: a consent that was withdrawn, a halt or the deadline ends the round for this device at any stage.
+        self._check(session.plan, self._now_s())
+        return SealedMessage(task, round_id, stage, answers[stage](body))
+
     # -- the door -------------------------------------------------------------------------------------------------
 
-    def seal(self, signed_plan: Envelope, update: Update, *, model_hash: str, encoder_hash: str) -> SealedContribution:
+    def seal(
+        self, signed_plan: Envelope, update: Update, *, model_hash: str, encoder_hash: str, request: bytes = b""
+    ) -> SealedContribution:
         """Answer one round. `update(plan)` is called only after everything was checked and the budget was reserved.
+
+        `request` is the message of the secure sum's stage `contribute`, in mode `distributed`.
 
         `model_hash` is that of the model that came with the plan, `encoder_hash` that of the encoder in use here: a plan for
         others is a WireError.
@@ -169,26 +264,71 @@ class Gate:
         if plan.model_hash != model_hash or plan.encoder_hash != encoder_hash:
             raise WireError("the plan was signed for another model or encoder than the one at hand")
         now_s = self._now_s()
-        self._check_consent(plan)
-        self._check_policy(plan, now_s)
+        self._check(plan, now_s)
+        session = None
+        if plan.mode == MODE_DISTRIBUTED:
+            session = self._session(plan.task, plan.round_id)
+            _require(session.plan.hash == plan.hash, "the plan is not the one that this device advertised for")
+            session.open_contribute(request)
         spending = self._reserve(plan, now_s)
+        learned = plan.dimension - plan.health_dimension
         note = ""
         try:
-            vector = finite_vector(update(plan), plan.dimension)
+            vector = finite_vector(update(plan), learned)
         except ContributionError as error:
-            vector, note = np.zeros(plan.dimension), str(error)
+            vector, note = np.zeros(learned), str(error)
         except (RefusedError, WireError):
             raise
         except Exception as error:  # noqa: BLE001 - a plan made so that only some users' data fail would read who they are
-            vector, note = np.zeros(plan.dimension), f"the update failed with {type(error).__name__}"
-        grid = discretise(clip_l2(vector, plan.clip_norm))
-        # Mode trusted-aggregator: the integers as they are; the aggregator adds the noise (privacy.mechanisms.TrustedSum).
-        sealed = SealedContribution(plan.task, plan.round_id, plan.hash, to_ring(grid.values), secrets.token_hex(16))
+            vector, note = np.zeros(learned), f"the update failed with {type(error).__name__}"
+        # The last coordinates are zero on every device: the released sum shows pure noise there, which can be tested.
+        grid = np.concatenate(
+            [discretise(clip_l2(vector, plan.clip_norm)).values, np.zeros(plan.health_dimension, np.int64)]
+        )
+        proof = b""
+        if session is None:
+            # Mode trusted-aggregator: the integers as they are; the aggregator adds the noise (privacy.mechanisms.TrustedSum).
+            values = to_ring(grid)
+        else:
+            noisy = to_ring(grid + self._noise(plan.share_variance, plan.dimension))
+            values, proof = session.masked(noisy)
+        sealed = SealedContribution(plan.task, plan.round_id, plan.hash, values, secrets.token_hex(16), proof)
         self._write_receipt(plan, spending, sealed, note)
         return sealed
 
     def _authenticate(self, signed_plan: Envelope) -> RoundPlan:
         return RoundPlan.from_envelope(signed_plan, self._require_policy().aggregator_key)
+
+    def _check(self, plan: RoundPlan, now_s: float) -> None:
+        self._check_consent(plan)
+        self._check_policy(plan, now_s)
+
+    def _session(self, task: str, round_id: int) -> DeviceSession:
+        session = self._sessions.get((task, round_id))
+        if session is None:
+            raise ReplayError(f"no keys were offered for round {round_id} of {str(task)[:100]!r}, or they are lost")
+        return session
+
+    def _identity(self) -> nacl.signing.SigningKey:
+        stored = self._memory.get("identity")
+        if stored is None:
+            stored = {"seed": secrets.token_hex(32)}
+            with self._memory.transaction():
+                self._memory.put("identity", stored)
+        return nacl.signing.SigningKey(bytes.fromhex(stored["seed"]))
+
+    def _enrolment_key(self) -> bytes:
+        key = self._require_policy().enrolment_key
+        if key is None:
+            raise PolicyError("the policy names no enrolment authority, so no secure sum can be joined")
+        return key
+
+    def _certified(self, now_s: float) -> Certificate:
+        certificate = self.certificate
+        if certificate is None:
+            raise PolicyError("this device has no enrolment certificate yet: `tacit-device certificate FILE`")
+        certificate.check(self._enrolment_key(), self._require_policy().fleet, now_s)
+        return certificate
 
     def _check_consent(self, plan: RoundPlan) -> None:
         since_s = self._granted_since(plan.purpose)
@@ -206,7 +346,8 @@ class Gate:
         _require(plan.policy_hash == policy.hash, "the plan was made under another policy than the one in force here")
         _require(plan.policy_sequence == policy.sequence, "the plan names another policy number")
         _require(plan.mode in policy.modes, f"mode {plan.mode!r} is not allowed")
-        _require(plan.mode == MODE_TRUSTED, f"this version cannot contribute in mode {plan.mode!r}")
+        if plan.mode == MODE_DISTRIBUTED:
+            _check_graph(plan, policy)
         _require(plan.issued_s <= now_s + 300, "the plan was issued in the future")
         _require(now_s <= plan.deadline_s, "the plan's deadline has passed")
         limits = policy.purposes.get(plan.purpose)
@@ -217,12 +358,15 @@ class Gate:
         assert allowed is not None
         _check_limits(plan, allowed)
 
-    def _reserve(self, plan: RoundPlan, now_s: float) -> Spending:
-        key = f"spent/{plan.task}/{plan.round_id}"
-        if self._memory.get(key) is not None:
+    def _check_affordable(self, plan: RoundPlan, now_s: float) -> None:
+        if self._memory.get(f"spent/{plan.task}/{plan.round_id}") is not None:
             raise ReplayError(f"round {plan.round_id} of {plan.task!r} was answered or reserved before: once only")
         state = budget_state(self._require_policy(), plan.purpose, self.spendings(), now_s)
         check_budget(state, plan.rho, now_s)
+
+    def _reserve(self, plan: RoundPlan, now_s: float) -> Spending:
+        key = f"spent/{plan.task}/{plan.round_id}"
+        self._check_affordable(plan, now_s)
         spending = Spending(plan.task, plan.round_id, plan.purpose, plan.contribution, plan.hash, plan.rho, now_s)
         with self._memory.transaction():
             self._memory.put(key, spending.document())
@@ -277,7 +421,22 @@ def _check_limits(plan: RoundPlan, allowed: ContributionLimits) -> None:
     _require(
         plan.min_survivors >= allowed.min_survivors, f"n_min {plan.min_survivors} is below {allowed.min_survivors}"
     )
+    _require(
+        plan.health_dimension == allowed.health_dimension,
+        f"{plan.health_dimension} coordinates that stay zero, the policy says {allowed.health_dimension}",
+    )
     _require(plan.local == allowed.local, "the constants of local training are not those of the policy")
+
+
+def _check_graph(plan: RoundPlan, policy: Policy) -> None:
+    """What protects a device in a secure sum is computed here again, from the cohort and the officer's γ."""
+    least = math.ceil(policy.colluding_share * plan.cohort)
+    _require(plan.colluders >= least, f"{plan.colluders} colluders of {plan.cohort}, the policy assumes {least}")
+    size = graph_size(plan.cohort, plan.colluders, plan.min_survivors)
+    _require(
+        (plan.degree, plan.threshold) == (size.degree, size.threshold),
+        f"degree {plan.degree} and threshold {plan.threshold}, computed here: {size.degree} and {size.threshold}",
+    )
 
 
 def _require(condition: bool, what_is_wrong: str) -> None:
@@ -291,6 +450,7 @@ __all__ = [
     "GateMemory",
     "RefusedError",
     "SealedContribution",
+    "SealedMessage",
     "Update",
     "contribution_commitment",
 ]

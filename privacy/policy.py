@@ -23,7 +23,7 @@ from shared_models.errors import PolicyError, PolicyExpiredError, SignatureError
 from shared_models.wire import MODE_DISTRIBUTED, MODE_TRUSTED, LocalTraining
 
 POLICY_KIND = "application/vnd.tacit.policy+yaml"
-POLICY_FORMAT = 1
+POLICY_FORMAT = 2
 MAX_POLICY_BYTES = 256 * 1024
 MAX_VALID_DAYS = 14
 
@@ -42,6 +42,8 @@ class ContributionLimits:
     """Least n_min: below it nothing may be released."""
     local: LocalTraining | None
     """Public constants of training on the device; a plan must carry exactly these. None: nothing is trained."""
+    health_dimension: int = 0
+    """Coordinates that are zero on every device, so that the released noise can be tested; a plan must have exactly these."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Policy:
     purposes: Mapping[str, PurposeLimits]
     hash: str
     """Hash of the signed envelope."""
+    enrolment_key: bytes | None = None
+    """Ed25519 key that certifies devices, not held by the operators; mode `distributed` cannot do without."""
 
     @property
     def period_s(self) -> int:
@@ -136,6 +140,7 @@ def is_looser(old: Policy, new: Policy) -> bool:
         or set(new.modes) - set(old.modes)
         or set(new.purposes) - set(old.purposes)
         or new.colluding_share < old.colluding_share
+        or (old.enrolment_key is not None and new.enrolment_key != old.enrolment_key)
     ):
         return True
     return any(_purpose_is_looser(old.purposes[name], limits) for name, limits in new.purposes.items())
@@ -271,8 +276,13 @@ def _policy(fields: _Fields, digest: str) -> Policy:
         modes=tuple(modes),
         purposes={str(name): _purpose(_Fields(f"policy: purposes.{name}", body)) for name, body in purposes.items()},
         hash=digest,
+        enrolment_key=(
+            _key("policy: enrolment_key", fields.text("enrolment_key")) if "enrolment_key" in fields.left else None
+        ),
     )
     fields.done()
+    if MODE_DISTRIBUTED in modes and policy.enrolment_key is None:
+        raise PolicyError(f"policy: mode {MODE_DISTRIBUTED} needs an enrolment_key, which certifies the devices")
     return policy
 
 
@@ -302,6 +312,7 @@ def _contribution(fields: _Fields) -> ContributionLimits:
         noise_multiplier=fields.number("noise_multiplier", 0.0, 1e5),
         min_survivors=fields.integer("min_survivors", 1, 1_000_000),
         local=None if local is None else _local(_Fields(f"{fields.where}.local", local)),
+        health_dimension=fields.integer("health_dimension", 0, 1 << 16),
     )
     fields.done()
     return limits

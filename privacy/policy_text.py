@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 import yaml
 
 from privacy.accounting import default_delta, epsilon_from_rho, noise_multiplier_for
-from privacy.policy import MAX_VALID_DAYS, Policy, read_yaml
+from privacy.policy import MAX_VALID_DAYS, POLICY_FORMAT, Policy, read_yaml
 from shared_models.errors import ConfigError, PolicyError
-from shared_models.wire import MODE_TRUSTED
+from shared_models.wire import MODE_DISTRIBUTED, MODE_TRUSTED
 
 # Constants of local training that were measured best for heads over sentence embeddings (benchmarks/federated_intent.py).
 CLIP_NORM = 1.0
@@ -38,6 +38,9 @@ class PolicyDraft:
     sequence: int = 1
     max_dimension: int = 1 << 20
     local_noise_multiplier: float = 0.0
+    enrolment_key: bytes | None = None
+    """With it the mode is `distributed`, without it `trusted-aggregator`."""
+    health_dimension: int = 4096
 
 
 def draft_policy(draft: PolicyDraft, now: datetime | None = None) -> str:
@@ -52,10 +55,14 @@ def draft_policy(draft: PolicyDraft, now: datetime | None = None) -> str:
     rho = draft.participations / (2.0 * multiplier**2)
     issued = (now or datetime.now(UTC)).replace(microsecond=0)
     expires = issued + timedelta(days=draft.valid_days)
+    mode, enrolment, health = MODE_TRUSTED, "", 0
+    if draft.enrolment_key is not None:
+        mode, health = MODE_DISTRIBUTED, draft.health_dimension
+        enrolment = f"enrolment_key: {draft.enrolment_key.hex()}   # certifies devices; operators must not hold it\n"
     return f"""\
 # Privacy policy of the fleet {draft.fleet}. Devices refuse every round that exceeds it, whoever asks.
 # Sign it with the privacy officer's key: tacit-privacy policy sign. Explain it: tacit-privacy policy explain.
-format: 1
+format: {POLICY_FORMAT}
 fleet: {draft.fleet}
 sequence: {draft.sequence}            # a newer policy has a higher number; devices never go back
 issued: {issued.isoformat()}
@@ -63,12 +70,12 @@ expires: {expires.isoformat()}   # at most {MAX_VALID_DAYS} days later; an expir
 halted: false          # true stops all contributions
 reason: ""
 aggregator_key: {draft.aggregator_key.hex()}
-population: {draft.population}
+{enrolment}population: {draft.population}
 delta: {delta!r}       # N^-1.1 unless set otherwise
 colluding_share: {draft.colluding_share}   # an assumption about the cohort, not something that is enforced
 period_days: {draft.period_days}        # budgets are for any window of this length
 rho_total: {rho!r}     # all purposes together; epsilon {draft.epsilon:g} at this delta
-modes: [{MODE_TRUSTED}]
+modes: [{mode}]
 purposes:
   intent-model:
     rho: {rho!r}
@@ -81,6 +88,7 @@ purposes:
         clip_norm: {CLIP_NORM}
         noise_multiplier: {multiplier!r}   # least noise of a release, in units of one device's largest influence
         min_survivors: {draft.min_survivors}      # fewer answers: nothing is released
+        health_dimension: {health}   # coordinates that stay zero, to test the released noise
         local:
           max_grad_norm: {LOCAL_MAX_GRAD_NORM}
           expected_batch: {LOCAL_EXPECTED_BATCH}
@@ -96,7 +104,8 @@ def explain_policy(policy: Policy) -> list[str]:
         f"Policy {policy.sequence} of fleet {policy.fleet}, in force until {expires}.",
         f"Over any {policy.period_days} days one device may spend rho {policy.rho_total:.4g} in all: "
         f"epsilon {policy.epsilon_total:.3f} at delta {policy.delta:.3g} (zCDP, no amplification).",
-        f"It assumes that at most {policy.colluding_share:.0%} of a cohort collude; devices cannot check that.",
+        f"It assumes that at most {policy.colluding_share:.0%} of a cohort collude; devices cannot check that, and if more do, "
+        "less is left: the report says how much.",
     ]
     if policy.halted:
         lines.append(f"HALTED: devices contribute nothing. Reason: {policy.reason or 'none given'}")
@@ -122,6 +131,11 @@ def explain_policy(policy: Policy) -> list[str]:
                 lines.append(
                     f"  Second line: local noise {allowed.local.noise_multiplier} per example (generator not cryptographic)."
                 )
+    if MODE_DISTRIBUTED in policy.modes:
+        lines.append(
+            "Mode distributed: the aggregator learns only sums over at least the named number of devices, with the noise in "
+            "them; each device adds its share of the noise itself."
+        )
     if MODE_TRUSTED in policy.modes:
         lines.append(
             "Mode trusted-aggregator: the aggregator sees each device's clipped vector; epsilon holds for the releases, "

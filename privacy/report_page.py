@@ -26,6 +26,14 @@ th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(-
 """
 
 
+_COLLUDING = (
+    ("gamma", "no more than assumed"),
+    ("half", "half"),
+    ("nine in ten", "nine in ten"),
+    ("all but one", "all but one"),
+)
+
+
 def render_html(report: dict[str, Any]) -> str:
     """The page for a report of `privacy.reports.build_report`."""
     fleet = escape(report["fleet"])
@@ -55,7 +63,7 @@ def _purpose(item: dict[str, Any], policy: dict[str, Any]) -> str:
     left = item["rounds_left"]
     forecast = "no round yet" if left is None else "exhausted" if left == 0 else f"exhausted after {left} more rounds"
     figures = [
-        (_number(item["epsilon"]), f"epsilon spent at delta {item['delta']:.2g}, headline (zCDP)"),
+        (_number(item["epsilon"]), f"epsilon spent at delta {item['delta_protocol']:.2g}, headline (zCDP)"),
         (_number(item["epsilon_limit"]), "epsilon that the policy allows"),
         (
             _number(item["epsilon_pld_continuous_surrogate_plan_fixed"]),
@@ -68,12 +76,16 @@ def _purpose(item: dict[str, Any], policy: dict[str, Any]) -> str:
         (_number(item["least_survivors"]), "least survivors of a release"),
         (_number(item["least_noise_multiplier"]), "least noise multiplier of a release"),
     ]
+    if item["epsilon_if_more_collude"]:
+        remaining = item["epsilon_if_more_collude"]
+        figures += [(_number(remaining[name]), f"epsilon if {what} of a cohort collude") for name, what in _COLLUDING]
     cells = "".join(f'<div class="figure"><b>{value}</b><span>{escape(name)}</span></div>' for value, name in figures)
     return (
         f"<h2>Purpose: {escape(item['purpose'])}</h2>"
         f'<div class="bar" role="img" aria-label="{share:.0%} of the budget is spent"><i style="width:{share:.1%}"></i></div>'
         f'<p class="soft">rho {item["rho"]:.4g} of {item["rho_limit"]:.4g} in any {policy["period_days"]} days; '
-        f"{escape(forecast)}. Second line: {escape(item['local_noise']['text'])}.</p>"
+        f"{escape(forecast)}. Trust mode: {escape(', '.join(item['modes']) or 'no round yet')}. "
+        f"Second line: {escape(item['local_noise']['text'])}.</p>"
         f'<div class="figures">{cells}</div>'
     )
 

@@ -31,11 +31,13 @@ TacitError
 │   ├── PolicyError            no policy, not valid, or the plan exceeds it
 │   │   ├── PolicyExpiredError
 │   │   └── HaltedError        the officer has stopped contributions
+│   ├── CertificateError       no enrolment certificate, or one that is not in force, not for this device or not signed
 │   ├── BudgetExceededError    the budget of rho or of participations does not allow it
 │   └── ReplayError            this round was already answered, or reserved and lost in a crash
 ├── ContributionError          a contribution has the wrong shape, type or range
 ├── LedgerError                the ledger is damaged, was altered, or cannot be accounted
 ├── CheckpointError            the aggregator's state cannot be used
+├── SecureSumError             a message of the secure sum is not what the protocol allows; the device reveals nothing
 ├── RoundError                 a round could not be run
 │   └── TooFewSurvivorsError   fewer than n_min answered: nothing was released
 ├── AgentError                 the training process of a device failed
@@ -141,6 +143,9 @@ class PolicyExpiredError(PolicyError): ...
 class HaltedError(PolicyError): ...
 
 
+class CertificateError(RefusedError): ...
+
+
 class BudgetExceededError(RefusedError): ...
 
 
@@ -154,6 +159,9 @@ class LedgerError(TacitError): ...
 
 
 class CheckpointError(TacitError): ...
+
+
+class SecureSumError(TacitError): ...
 
 
 class RoundError(TacitError): ...

@@ -19,7 +19,7 @@ from shared_models.canonical import Envelope, canonical_bytes, canonical_hash, p
 from shared_models.errors import WireError
 
 PLAN_KIND = "application/vnd.tacit.round-plan+json"
-PLAN_FORMAT = 1
+PLAN_FORMAT = 2
 
 SCALE_BITS = 14
 SCALE = 1 << SCALE_BITS
@@ -30,6 +30,10 @@ MAX_COHORT = 1_000_000
 
 MODE_TRUSTED = "trusted-aggregator"
 MODE_DISTRIBUTED = "distributed"
+
+STAGES = ("advertise", "draw", "share", "contribute", "agree", "unmask")
+"""Of a secure sum, in order. Messages of `contribute` are Flower's `train`, those of the others `query.<stage>`."""
+ADVERTISE, DRAW, SHARE, CONTRIBUTE, AGREE, UNMASK = STAGES
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,14 @@ class RoundPlan:
     policy_hash: str
     policy_sequence: int
     local: LocalTraining | None = None
+    colluders: int = 0
+    """Of the cohort, how many are assumed to collude with the server (t = ⌈γn⌉); mode `distributed` only, as the next two."""
+    degree: int = 0
+    """Share-holders of a device (k), for the whole cohort: privacy.secure_sum.sizing."""
+    threshold: int = 0
+    """Shares that reconstruct a secret."""
+    health_dimension: int = 0
+    """How many coordinates at the end of the vector are zero on every device; `dimension` counts them."""
 
     def __post_init__(self) -> None:
         for name in ("task", "purpose", "contribution", "mode"):
@@ -104,14 +116,31 @@ class RoundPlan:
         _integer("policy_sequence", self.policy_sequence, 0, 1 << 50)
         if self.local is not None and not isinstance(self.local, LocalTraining):
             raise WireError(f"plan: local is {self.local!r}, expected LocalTraining or None")
+        _integer("health_dimension", self.health_dimension, 0, self.dimension - 1)
+        largest_variance = self.noise_variance
+        if self.mode == MODE_DISTRIBUTED:
+            _integer("colluders", self.colluders, 0, self.min_survivors - 1)
+            _integer("degree", self.degree, 1, min(254, self.cohort - 1))
+            _integer("threshold", self.threshold, 1, self.degree)
+            if self.share_variance < 16:
+                raise WireError("plan: a device's share of the noise has a standard deviation below 4")
+            # The sum holds the shares of all who answer, more than the plan needs.
+            largest_variance = self.cohort * self.share_variance
+        elif (self.colluders, self.degree, self.threshold) != (0, 0, 0):
+            raise WireError(f"plan: colluders, degree and threshold belong to mode {MODE_DISTRIBUTED!r}")
         # The released sum must stay inside 32 bits: n·2^14 + 12 standard deviations < 2^31.
-        if self.cohort * SCALE + 12 * math.isqrt(self.noise_variance) >= 1 << 31:
+        if self.cohort * SCALE + 12 * (math.isqrt(largest_variance) + 1) >= 1 << 31:
             raise WireError(f"plan: a sum over {self.cohort} devices with this noise does not fit 32 bits")
 
     @property
     def rho(self) -> float:
         """zCDP cost of one participation: Δ²/(2σ²) with Δ = SCALE (Canonne, Kamath, Steinke 2020, Prop. 1.6)."""
         return SCALE * SCALE / (2.0 * self.noise_variance)
+
+    @property
+    def share_variance(self) -> int:
+        """Variance of a device's share of the noise: enough if `min_survivors` answer and `colluders` of them add none."""
+        return -(-self.noise_variance // (self.min_survivors - self.colluders))
 
     @property
     def noise_multiplier(self) -> float:
@@ -134,6 +163,8 @@ class RoundPlan:
         if document.pop("format", None) != PLAN_FORMAT:
             raise WireError(f"plan: unknown format, this version reads format {PLAN_FORMAT}")
         local = document.get("local")
+        if missing := sorted({field.name for field in fields(cls)} - set(document) - {"local"}):
+            raise WireError(f"plan: field {missing[0]!r} is missing")
         try:
             if local is not None:
                 document["local"] = _from_fields(LocalTraining, local)
@@ -160,8 +191,21 @@ class Sealed(Protocol):
     @property
     def nonce(self) -> str: ...
     @property
+    def proof(self) -> bytes: ...
+    @property
     def values(self) -> npt.NDArray[np.uint32]:
         """[dimension]"""
+
+
+class SealedStage(Protocol):
+    """The fields of a `privacy.gate.SealedMessage`: what leaves a device in the other stages of a secure sum."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def round_id(self) -> int: ...
+    @property
+    def body(self) -> bytes: ...
 
 
 @functools.lru_cache(maxsize=32)

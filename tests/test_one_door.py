@@ -28,7 +28,7 @@ from privacy.policy import Policy, parse_policy, sign_policy
 from privacy.policy_text import PolicyDraft, draft_policy
 from shared_models.canonical import Envelope, seal_envelope
 from shared_models.errors import PolicyError, TacitError
-from shared_models.messages import read_contribution, round_records
+from shared_models.messages import QUERY_STAGES, RoundRecords, read_contribution
 from shared_models.purposes import INTENT_MODEL, PERSONAL_LEARNING
 from shared_models.wire import PLAN_KIND, RoundPlan, model_hash, noise_variance_for
 
@@ -51,12 +51,9 @@ def called_name(node: ast.AST) -> str:
     return getattr(node.func, "attr", None) or getattr(node.func, "id", None) or ""
 
 
-def test_only_the_gate_makes_a_sealed_contribution() -> None:
-    makers = [
-        name
-        for name, tree in production_sources()
-        if any(called_name(x) == "SealedContribution" for x in ast.walk(tree))
-    ]
+@pytest.mark.parametrize("kind", ["SealedContribution", "SealedMessage"])
+def test_only_the_gate_makes_what_leaves_a_device(kind: str) -> None:
+    makers = [name for name, tree in production_sources() if any(called_name(x) == kind for x in ast.walk(tree))]
     assert makers == ["privacy/gate.py"]
 
 
@@ -67,7 +64,7 @@ def test_only_one_place_in_the_gate_makes_it_after_every_check() -> None:
     assert seal.name == "seal"
     calls = sorted((x.lineno, called_name(x)) for x in ast.walk(seal) if called_name(x))
     order = [name for _, name in calls]
-    steps = ["_authenticate", "_check_consent", "_check_policy", "_reserve", "update", "clip_l2", "SealedContribution"]
+    steps = ["_authenticate", "_check", "_reserve", "update", "clip_l2", "_noise", "masked", "SealedContribution"]
     lines = [next(line for line, name in calls if name == step) for step in steps]
     assert lines == sorted(lines), order
     assert order.count("update") == 1
@@ -101,7 +98,7 @@ def test_an_agents_message_is_a_sealed_contribution_or_an_error_without_text() -
             content = node.args[0]
             assert isinstance(content, ast.Call), ast.unparse(node)
             seen.append(called_name(content))
-            if called_name(content) == "contribution_records":
+            if called_name(content) in ("contribution_records", "stage_records"):
                 assert [type(item) for item in content.args] == [ast.Name], ast.unparse(node)
                 assert not content.keywords
             else:
@@ -110,7 +107,7 @@ def test_an_agents_message_is_a_sealed_contribution_or_an_error_without_text() -
                 # A constant: no text of an exception can come in.
                 assert ast.unparse(code).startswith("ErrorCode."), ast.unparse(node)
                 assert isinstance(reason, ast.Constant), ast.unparse(node)
-    assert sorted(seen) == ["Error", "Error", "contribution_records"]
+    assert sorted(seen) == ["Error", "Error", "contribution_records", "stage_records"]
 
 
 def test_agents_hand_no_other_records_to_flower() -> None:
@@ -133,6 +130,10 @@ def test_the_client_app_answers_train_messages_only() -> None:
         for decorator in node.decorator_list
     ]
     assert handlers == ["train"]
+    # And the stages of a secure sum, by name: `app.query(stage)` in one loop over them.
+    queries = [node for node in ast.walk(tree) if called_name(node) == "query"]
+    assert [ast.unparse(node) for node in queries] == ["app.query(stage)"]
+    assert QUERY_STAGES == ("advertise", "draw", "share", "agree", "unmask")
 
 
 def test_devices_open_connections_in_two_places_only() -> None:
@@ -207,7 +208,9 @@ class CannyPort:
     def __init__(self, error: Exception) -> None:
         self._error = error
 
-    def contribute(self, plan: Envelope, labels: Sequence[str], weights: np.ndarray, trainer: Trainer) -> object:
+    def contribute(
+        self, plan: Envelope, labels: Sequence[str], weights: np.ndarray, trainer: Trainer, request: bytes = b""
+    ) -> object:
         raise self._error
 
 
@@ -263,7 +266,8 @@ class Fleet:
             "local": limits.local,
         }
         plan = RoundPlan(**{**whole, **changes})  # type: ignore[arg-type]
-        return round_records(seal_envelope(PLAN_KIND, plan.to_bytes(), self.real.aggregator), labels, weights)
+        envelope = seal_envelope(PLAN_KIND, plan.to_bytes(), self.real.aggregator)
+        return RoundRecords(envelope, labels, weights).content()
 
     def ask(self, port: DevicePort, content: RecordDict) -> Message:
         """One round through the real ClientApp on the in-process grid."""
@@ -307,7 +311,7 @@ def test_a_round_carries_nothing_of_the_users_words(fleet: Fleet, all_logs: pyte
     assert not leaks(all_logs.text.encode())
     # Nothing but the two records, and no field but the named ones.
     assert sorted(reply.content) == ["contribution", "seal"]
-    assert sorted(reply.content["seal"]) == ["nonce", "plan_hash", "round_id", "task"]
+    assert sorted(reply.content["seal"]) == ["nonce", "plan_hash", "proof", "round_id", "task"]
 
 
 def test_what_a_device_keeps_does_hold_the_canary(fleet: Fleet) -> None:

@@ -4,7 +4,7 @@ A block of shell or Python is preceded by a comment that readers do not see:
 
     <!-- run: quick -->                        run by `make test`, in order, in one folder
     <!-- run: deep -->                         run by `make test-deep`, after the quick ones, in the same way
-    <!-- run: deep, until "TEXT" twice -->     the same, in the background, as in a terminal of its own, until TEXT was printed
+    <!-- run: deep, until "TEXT" three times -->  the same, in the background, as in a terminal of its own, until TEXT was printed
     <!-- run: demo -->                         run by `make test-deep`, alone
 """
 
@@ -34,7 +34,7 @@ NOT_RUN = {"make demo": "installs an environment", "make test": "would run this 
 README_PORT = "8443"
 ENOUGH_S = 240.0
 
-_MARK = re.compile(r'<!-- run: (?P<how>quick|deep|demo)(?:, until "(?P<until>[^"]+)"(?P<twice> twice)?)? -->\n?')
+_MARK = re.compile(r'<!-- run: (?P<how>quick|deep|demo)(?:, until "(?P<until>[^"]+)"(?P<often> three times)?)? -->\n?')
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -76,7 +76,7 @@ def blocks() -> list[Block]:
                 text="".join(lines[opened : number - 1]),
                 how=mark["how"] if mark else "",
                 until=(mark["until"] or "") if mark else "",
-                times=2 if mark and mark["twice"] else 1,
+                times=3 if mark and mark["often"] else 1,
             )
         )
         opened = None

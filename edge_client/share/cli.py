@@ -13,6 +13,7 @@ import signal
 import ssl
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,8 +23,10 @@ from edge_client.share.agent.fleet import FleetConfig, FleetState, new_node_key
 from edge_client.share.agent.process import AgentProcess
 from edge_client.share.device import LOOK_EVERY_S, WatchedPort, open_gate
 from privacy.accounting import epsilon_from_rho
+from privacy.enrolment import Certificate
 from shared_models.errors import ConfigError, PolicyError
 from shared_models.purposes import INTENT_MODEL
+from shared_models.wire import MODE_DISTRIBUTED
 
 LINK_TABLE = "fleet"
 LOOK_PAUSE_S = 0.2
@@ -33,15 +36,40 @@ def arguments_enrol(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fleet", required=True, metavar="HOST:PORT", help="address of the fleet's service")
     parser.add_argument("--ca", type=Path, required=True, metavar="ca.pem", help="the fleet's certificate authority")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="public key to hand to the central team"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="public key to hand to the central team; beside it FILE with the ending .identity, for the enrolment authority",
     )
 
 
 def run_enrol(options: argparse.Namespace) -> int:
+    identity_path = options.out.with_suffix(".identity")
+    if identity_path == options.out:
+        raise ConfigError(f"{options.out}: choose another name than one that ends in .identity")
     with open_client(options) as client:
         public = enrol(client, options.fleet, _read(options.ca))
+        identity = open_gate(client).identity_key()
     options.out.write_bytes(public)
+    identity_path.write_text(f"{identity.hex()}\n", encoding="ascii")
     print(f"{options.out}  give it to the central team: tacit-fleet enrol FLEET {options.out}")
+    print(
+        f"{identity_path}  give it to the enrolment authority: tacit-privacy enrolment certify --identity {identity_path} ..."
+    )
+    return 0
+
+
+def arguments_certificate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="what `tacit-privacy enrolment certify` wrote")
+
+
+def run_certificate(options: argparse.Namespace) -> int:
+    certificate = Certificate.from_bytes(_read(options.file))
+    with open_client(options) as client:
+        open_gate(client).install_certificate(certificate)
+    until = time.strftime("%Y-%m-%d", time.gmtime(certificate.not_after_s))
+    print(f"Certified for fleet {certificate.fleet} until {until}.")
     return 0
 
 
@@ -60,6 +88,9 @@ def run_agent(options: argparse.Namespace) -> int:
     with open_client(options) as client:
         if not client.consent.is_granted(INTENT_MODEL.name):
             print("Contributing is off: rounds will be refused until `tacit-device consent grant intent-model`.")
+        gate = open_gate(client)
+        if gate.policy is not None and MODE_DISTRIBUTED in gate.policy.modes and gate.certificate is None:
+            print("Not certified: secure sums will be refused until `tacit-device certificate FILE`.")
         config = fleet_config(client, options.heartbeat_s, options.poll_s, options.log_level)
         failed = False
 

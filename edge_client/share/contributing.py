@@ -10,7 +10,8 @@ import numpy.typing as npt
 from edge_client.share.contributions import intent_head
 from edge_client.share.contributions.intent_head import ExampleSource
 from edge_client.share.port import Trainer
-from privacy.gate import Gate, SealedContribution
+from privacy.gate import Gate, SealedContribution, SealedMessage
+from privacy.secure_sum.messages import ADVERTISE
 from shared_models.canonical import Envelope
 from shared_models.errors import PolicyError, WireError
 from shared_models.wire import RoundPlan, model_hash
@@ -26,15 +27,26 @@ class GatePort:
         self._gate = gate
         self._source = source
 
+    def answer_stage(self, task: str, round_id: int, stage: str, body: bytes) -> SealedMessage:
+        """Raises RefusedError, SecureSumError or WireError; no text of theirs may leave the device."""
+        if stage == ADVERTISE:
+            return self._gate.advertise(Envelope.from_bytes(body))
+        return self._gate.answer_stage(task, round_id, stage, body)
+
     def contribute(
-        self, plan: Envelope, labels: Sequence[str], weights: npt.NDArray[np.float32], trainer: Trainer
+        self,
+        plan: Envelope,
+        labels: Sequence[str],
+        weights: npt.NDArray[np.float32],
+        trainer: Trainer,
+        request: bytes = b"",
     ) -> SealedContribution:
         """Raises RefusedError or WireError; neither text may leave the device."""
         _check_model(labels, weights)
         # What can never be answered is turned away before the gate reserves anything for it; whether the plan is
         # authentic is the gate's question.
         asked = RoundPlan.from_bytes(plan.payload)
-        if asked.dimension != weights.size:
+        if asked.dimension != weights.size + asked.health_dimension:
             raise WireError(f"the plan is for dimension {asked.dimension}, its model has {weights.size}")
         compute = CONTRIBUTIONS.get(asked.contribution)
         if compute is None:
@@ -44,7 +56,11 @@ class GatePort:
             return compute(accepted, self._source, labels, weights, trainer)
 
         return self._gate.seal(
-            plan, update, model_hash=model_hash(labels, weights), encoder_hash=self._source.encoder_hash
+            plan,
+            update,
+            model_hash=model_hash(labels, weights),
+            encoder_hash=self._source.encoder_hash,
+            request=request,
         )
 
 

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from edge_client.share.contributing import GatePort
 from edge_client.share.port import Trainer
-from privacy.gate import Gate, SealedContribution
+from privacy.gate import Gate, NoiseSampler, SealedContribution, SealedMessage
+from privacy.mechanisms import sample_discrete_gaussian
 from shared_models.canonical import Envelope
 from shared_models.errors import PolicyError, TacitError
 from shared_models.intent_head import HeadSession, features
@@ -52,18 +53,31 @@ class ClientExamples:
 class ClientPort:
     """Implements `DevicePort` for an `EdgeClient`; takes over a newer policy from the active bundle before each answer."""
 
-    def __init__(self, client: EdgeClient) -> None:
-        """Raises PolicyError if the bundle's policy is not the pinned officer's."""
+    def __init__(self, client: EdgeClient, *, noise: NoiseSampler = sample_discrete_gaussian) -> None:
+        """`noise`: only simulations give another than the exact sampler.
+
+        Raises PolicyError if the bundle's policy is not the pinned officer's.
+        """
         self._client = client
-        self.gate = open_gate(client)
+        self.gate = open_gate(client, noise)
         self._port = GatePort(self.gate, ClientExamples(client))
 
+    def answer_stage(self, task: str, round_id: int, stage: str, body: bytes) -> SealedMessage:
+        with self._lock():
+            adopt_published_policy(self._client, self.gate)
+            return self._port.answer_stage(task, round_id, stage, body)
+
     def contribute(
-        self, plan: Envelope, labels: Sequence[str], weights: npt.NDArray[np.float32], trainer: Trainer
+        self,
+        plan: Envelope,
+        labels: Sequence[str],
+        weights: npt.NDArray[np.float32],
+        trainer: Trainer,
+        request: bytes = b"",
     ) -> SealedContribution:
         with self._lock():
             adopt_published_policy(self._client, self.gate)
-            return self._port.contribute(plan, labels, weights, trainer)
+            return self._port.contribute(plan, labels, weights, trainer, request)
 
     def _lock(self) -> AbstractContextManager[Any]:
         return self._client.store.lock
@@ -84,11 +98,20 @@ class WatchedPort:
         self._looked_s: float | None = None
         self._told = ""
 
+    def answer_stage(self, task: str, round_id: int, stage: str, body: bytes) -> SealedMessage:
+        self.look(older_than_s=LOOK_BEFORE_ROUND_S)
+        return self._port.answer_stage(task, round_id, stage, body)
+
     def contribute(
-        self, plan: Envelope, labels: Sequence[str], weights: npt.NDArray[np.float32], trainer: Trainer
+        self,
+        plan: Envelope,
+        labels: Sequence[str],
+        weights: npt.NDArray[np.float32],
+        trainer: Trainer,
+        request: bytes = b"",
     ) -> SealedContribution:
         self.look(older_than_s=LOOK_BEFORE_ROUND_S)
-        return self._port.contribute(plan, labels, weights, trainer)
+        return self._port.contribute(plan, labels, weights, trainer, request)
 
     def look(self, older_than_s: float = 0.0) -> None:
         """Refresh the bundle if the last look is older than that, and take over its policy."""
@@ -119,13 +142,14 @@ class WatchedPort:
             self._tell(line)
 
 
-def open_gate(client: EdgeClient) -> Gate:
+def open_gate(client: EdgeClient, noise: NoiseSampler = sample_discrete_gaussian) -> Gate:
     """The device's gate, with the policy of the active bundle taken over if it is newer. Raises PolicyError."""
     gate = Gate(
         officer_key=client.trust.officer_key,
         consent=client.consent,
         memory=client.store.table(GATE_TABLE),
         clock=client.config.clock,
+        noise=noise,
     )
     adopt_published_policy(client, gate)
     return gate

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared_models.canonical import Envelope
-from shared_models.wire import LocalTraining, Sealed
+from shared_models.wire import LocalTraining, Sealed, SealedStage
 
 FeaturesArray: TypeAlias = npt.NDArray[np.float32]
 """[examples, features]: cached embeddings."""
@@ -33,9 +33,17 @@ Trainer: TypeAlias = Callable[[LocalTraining, FeaturesArray, TargetsArray, Weigh
 class DevicePort(Protocol):
     """One device, as a round sees it."""
 
-    def contribute(self, plan: Envelope, labels: Sequence[str], weights: WeightsArray, trainer: Trainer) -> Sealed:
+    def answer_stage(self, task: str, round_id: int, stage: str, body: bytes) -> SealedStage:
+        """Answer a stage of a secure sum other than `contribute`; the body of `advertise` is the signed plan.
+
+        Raises RefusedError, SecureSumError, and other TacitErrors; none of their texts may leave the device.
+        """
+
+    def contribute(
+        self, plan: Envelope, labels: Sequence[str], weights: WeightsArray, trainer: Trainer, request: bytes = b""
+    ) -> Sealed:
         """Answer the signed `plan` for a model with classes `labels` and `weights` [classes, features].
 
-        `trainer` is called at most once, for a plan that the gate has accepted and paid for. Raises RefusedError, and
-        other TacitErrors; none of their texts may leave the device.
+        `request` is the message of the secure sum's stage `contribute`. `trainer` is called at most once, for a plan that the
+        gate has accepted and paid for. Raises RefusedError, and other TacitErrors; none of their texts may leave the device.
         """

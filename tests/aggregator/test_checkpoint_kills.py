@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from killed_aggregator import check_state, reference, run_series
 
-import aggregator.rounds
+import aggregator.collection
 from aggregator.checkpoint import FleetState
 from privacy.mechanisms import TrustedSum
 
@@ -97,7 +97,7 @@ NAMED = {
     for label, owner, name, kind in (
         ("the first model", FleetState, "append", "begin"),
         ("the reservation", FleetState, "append", "reserve"),
-        ("an answer", aggregator.rounds._Collection, "take", None),
+        ("an answer", aggregator.collection._Replies, "take", None),
         ("the draw", TrustedSum, "release", None),
         ("the release", FleetState, "append", "release"),
     )

@@ -30,7 +30,16 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_domain_dir: Path) -> Pat
     officer, fleet = folder / "officer.pub", folder / "fleet"
     assert main(["init", str(fleet), "--officer", str(officer), "--domain", str(tiny_domain_dir)]) == 0
     draft = ["policy", "init", "--fleet", "fleet", "--aggregator", str(fleet / "keys" / "aggregator.pub")]
-    draft += ["--population", "2000", "--min-survivors", "2", "--out", str(folder / "policy.yaml")]
+    draft += [
+        "--population",
+        "2000",
+        "--min-survivors",
+        "2",
+        "--mode",
+        "trusted-aggregator",
+        "--out",
+        str(folder / "policy.yaml"),
+    ]
     assert privacy_main(draft) == 0
     sign(folder, {}, "policy.signed.json")
     return folder

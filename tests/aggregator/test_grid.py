@@ -11,8 +11,8 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
+from aggregator.exchange import Content, exchange
 from aggregator.grid import PULL_CHUNK, InProcessGrid
-from aggregator.rounds import exchange
 
 PARAMETERS = 2000
 
@@ -25,6 +25,10 @@ def content(value: float = 1.0) -> RecordDict:
 def double(message: Message, context: Context) -> Message:
     weights = message.content["model"]["weights"].numpy()
     return Message(RecordDict({"model": ArrayRecord({"weights": Array(2 * weights)})}), reply_to=message)
+
+
+def same(records: RecordDict) -> Content:
+    return lambda _: (records, 0)
 
 
 def soon() -> float:
@@ -43,7 +47,7 @@ def test_every_node_answers_its_own_message() -> None:
     grid = InProcessGrid(app, 200)
     nodes = list(grid.get_node_ids())
     assert len(set(nodes)) == 200
-    replies = list(exchange(grid, content(3.0), nodes, 7, soon()))
+    replies = list(exchange(grid, same(content(3.0)), nodes, "train", 7, soon()))
     assert [reply.metadata.src_node_id for reply in replies] == nodes
     assert sorted(seen) == list(range(200))
     assert all(reply.metadata.group_id == "7" for reply in replies)
@@ -58,7 +62,7 @@ def test_nothing_runs_before_its_reply_is_pulled() -> None:
         return double(message, context)
 
     grid = InProcessGrid(app, 1000)
-    replies = exchange(grid, content(), list(grid.get_node_ids()), 1, soon())
+    replies = exchange(grid, same(content()), list(grid.get_node_ids()), "train", 1, soon())
     list(islice(replies, 1))
     assert len(handled) == PULL_CHUNK
     list(islice(replies, PULL_CHUNK))
@@ -71,7 +75,7 @@ def test_memory_does_not_grow_with_what_ten_thousand_nodes_send() -> None:
     total = np.zeros(PARAMETERS)
     tracemalloc.start()
     try:
-        for reply in exchange(grid, content(), nodes, 1, soon()):
+        for reply in exchange(grid, same(content()), nodes, "train", 1, soon()):
             total += reply.content["model"]["weights"].numpy()
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
@@ -86,7 +90,7 @@ def test_a_client_that_fails_says_nothing_of_why() -> None:
         raise ValueError("canary: the user's own words")
 
     grid = InProcessGrid(app, 3)
-    replies = list(exchange(grid, content(), list(grid.get_node_ids()), 1, soon()))
+    replies = list(exchange(grid, same(content()), list(grid.get_node_ids()), "train", 1, soon()))
     assert len(replies) == 3
     for reply in replies:
         assert reply.has_error()
@@ -98,7 +102,7 @@ def test_lost_messages_come_back_as_errors_of_their_nodes() -> None:
     grid = InProcessGrid(double, 50, lost=lambda message: message.metadata.dst_node_id in away)
     nodes = list(grid.get_node_ids())
     away = set(nodes[:20])
-    replies = list(exchange(grid, content(), nodes, 1, soon()))
+    replies = list(exchange(grid, same(content()), nodes, "train", 1, soon()))
     failed = {reply.metadata.src_node_id for reply in replies if reply.has_error()}
     assert len(replies) == 50
     assert failed == away
@@ -113,7 +117,7 @@ def test_what_one_client_changes_no_other_sees() -> None:
         return double(message, context)
 
     grid = InProcessGrid(app, 5)
-    replies = list(exchange(grid, content(), list(grid.get_node_ids()), 1, soon()))
+    replies = list(exchange(grid, same(content()), list(grid.get_node_ids()), "train", 1, soon()))
     assert not any(reply.has_error() for reply in replies)
 
 
@@ -142,5 +146,5 @@ def test_an_exchange_ends_when_its_time_is_up() -> None:
     grid = InProcessGrid(double, 10)
     grid.pull_messages = lambda identifiers: []  # type: ignore[method-assign]
     begun_s = time.monotonic()
-    assert list(exchange(grid, content(), list(grid.get_node_ids()), 1, begun_s + 0.3)) == []
+    assert list(exchange(grid, same(content()), list(grid.get_node_ids()), "train", 1, begun_s + 0.3)) == []
     assert time.monotonic() - begun_s < 5

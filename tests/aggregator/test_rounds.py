@@ -66,7 +66,7 @@ def test_the_plan_is_signed_and_says_what_the_policy_says(tmp_path: Path) -> Non
     fleet.behaviours[2] = look
     state = fleet.state(tmp_path / "state.sqlite")
     fleet.runner(state).run(fleet.grid(), RoundSettings(rounds=1, deadline_s=60))
-    ((envelope, labels, weights),) = seen
+    ((envelope, labels, weights, _),) = seen
     plan = RoundPlan.from_envelope(envelope, bytes(AGGREGATOR.verify_key))
     limits = fleet.policy.purposes["intent-model"].contributions["intent_head"]
     assert labels == LABELS

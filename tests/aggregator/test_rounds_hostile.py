@@ -138,10 +138,10 @@ def test_a_reply_that_does_not_fit_is_rejected_and_the_round_goes_on(
 ) -> None:
     fleet = SmallFleet(4)
     fleet.behaviours[1] = answering(change)
-    with caplog.at_level(logging.WARNING, "aggregator.rounds"):
+    with caplog.at_level(logging.WARNING, "aggregator.collection"):
         outcome = run_one(fleet, tmp_path)
     assert (outcome.survivors, outcome.rejected, outcome.refused) == (3, 1, 0)
-    (record,) = [item for item in caplog.records if item.name == "aggregator.rounds"]
+    (record,) = [item for item in caplog.records if item.name == "aggregator.collection"]
     assert len(record.getMessage()) < 400
 
 
@@ -255,5 +255,5 @@ def test_what_devices_send_is_what_the_gate_sealed(tmp_path: Path) -> None:
     run_rewritten(fleet, tmp_path, keep)
     for reply in replies:
         assert set(reply.content) == {"contribution", "seal"}
-        assert set(reply.content["seal"]) == {"task", "round_id", "plan_hash", "nonce"}
+        assert set(reply.content["seal"]) == {"task", "round_id", "plan_hash", "nonce", "proof"}
         assert read_contribution(reply).values.dtype == np.uint32

@@ -40,7 +40,9 @@ source, sink = claim_standard_streams()
 sink.write(PREAMBLE); sink.flush()
 fleet = read_frame(source)
 def say(kind, body=None, **arrays): write_frame(sink, Frame(kind, body or {}, arrays))
-def ask(plan): say("round", {"plan": plan, "labels": ["a", "b"]}, weights=np.zeros((2, 3), np.float32))
+def ask(plan):
+    frame = Frame("round", {"plan": plan, "labels": ["a", "b"]}, {"weights": np.zeros((2, 3), np.float32)}, {"request": b""})
+    write_frame(sink, frame)
 """
 
 
@@ -51,6 +53,7 @@ class Sealed:
     plan_hash: str
     nonce: str
     values: Any
+    proof: bytes = b""
 
 
 class TrainingPort:
@@ -61,7 +64,9 @@ class TrainingPort:
         self.errors: list[Exception] = []
         self.updates: list[np.ndarray] = []
 
-    def contribute(self, plan: Envelope, labels: Sequence[str], weights: np.ndarray, trainer: Any) -> Sealed:
+    def contribute(
+        self, plan: Envelope, labels: Sequence[str], weights: np.ndarray, trainer: Any, request: bytes = b""
+    ) -> Sealed:
         assert plan == PLAN
         assert tuple(labels) == ("a", "b")
         try:
@@ -217,7 +222,9 @@ def test_an_update_of_the_wrong_size_or_a_failed_training_reaches_the_gate_as_an
 
 def test_a_device_trains_once_a_round() -> None:
     class Greedy(TrainingPort):
-        def contribute(self, plan: Envelope, labels: Sequence[str], weights: np.ndarray, trainer: Any) -> Sealed:
+        def contribute(
+            self, plan: Envelope, labels: Sequence[str], weights: np.ndarray, trainer: Any, request: bytes = b""
+        ) -> Sealed:
             super().contribute(plan, labels, weights, trainer)
             return super().contribute(plan, labels, weights, trainer)
 

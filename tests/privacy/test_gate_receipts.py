@@ -130,7 +130,14 @@ def test_zeros_look_like_any_other_contribution(world: World) -> None:
 
 def test_a_sealed_contribution_has_these_fields_and_no_other(world: World) -> None:
     sealed = world.seal(world.plan())
-    assert [item.name for item in fields(SealedContribution)] == ["task", "round_id", "plan_hash", "values", "nonce"]
+    assert [item.name for item in fields(SealedContribution)] == [
+        "task",
+        "round_id",
+        "plan_hash",
+        "values",
+        "nonce",
+        "proof",
+    ]
     with pytest.raises(AttributeError):
         sealed.nonce = "x"  # type: ignore[misc]
 

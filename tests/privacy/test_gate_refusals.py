@@ -148,6 +148,8 @@ def test_a_plan_beyond_the_policy_in_one_field_is_refused(field: str) -> None:
     world = World(document)
     world.consents["something-else"] = 0.0
     changes = {field: BEYOND[field]}
+    if field == "mode":
+        changes |= {"degree": 1, "threshold": 1}
     if field == "deadline_s":
         changes["issued_s"] = NOW_S - 10
     if field == "issued_s":

@@ -117,7 +117,7 @@ BEYOND: list[dict[str, Any]] = [
     {"clip_norm": 1.01},
     {"noise_variance": make_plan(GOOD_POLICY).noise_variance - 1},
     {"min_survivors": 2},
-    {"mode": "distributed"},
+    {"mode": "distributed", "colluders": 1, "degree": 9, "threshold": 6},
     {"policy_hash": "0" * 64},
     {"policy_sequence": 2},
     {"local": None},

@@ -166,7 +166,7 @@ def test_the_exact_sum_has_no_accessor() -> None:
 
 def test_a_distributed_round_is_not_summed_here() -> None:
     with pytest.raises(RoundError):
-        TrustedSum(small_plan(mode="distributed"))
+        TrustedSum(small_plan(mode="distributed", degree=1, threshold=1))
 
 
 def test_the_mean_is_in_units_of_the_contribution() -> None:

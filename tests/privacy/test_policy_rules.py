@@ -39,8 +39,8 @@ def all_paths(value: Any, at: Path = ()) -> list[Path]:
     return found
 
 
-def changed(path: Path, value: Any) -> dict[str, Any]:
-    document = copy.deepcopy(policy_document())
+def changed(path: Path, value: Any, **wish: Any) -> dict[str, Any]:
+    document = copy.deepcopy(policy_document(**wish))
     target = document
     for name in path[:-1]:
         target = target[name]
@@ -125,8 +125,8 @@ def test_true_and_false_are_not_numbers(path: Path, value: bool) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("format",), 2),
-        (("format",), 1.0),
+        (("format",), 1),
+        (("format",), 2.0),
         (("delta",), 0.011),
         (("delta",), 0),
         (("colluding_share",), 1.0),
@@ -239,7 +239,7 @@ LOOSER = [
     (("delta",), lambda x: x * 1.01),
     (("period_days",), lambda x: x - 1),
     (("colluding_share",), lambda x: x - 0.01),
-    (("modes",), lambda x: [*x, "distributed"]),
+    (("modes",), lambda x: [*x, "trusted-aggregator"]),
     (("purposes", PURPOSE, "rho"), lambda x: x * 1.01),
     (("purposes", PURPOSE, "participations"), lambda x: x + 1),
     (("purposes", PURPOSE, "contributions", CONTRIBUTION, "max_dimension"), lambda x: x + 1),
@@ -257,8 +257,9 @@ def value_at(document: Any, path: Path) -> Any:
 
 @pytest.mark.parametrize(("path", "change"), LOOSER, ids=lambda item: ident(item) if isinstance(item, tuple) else "")
 def test_each_single_loosening_is_seen_and_its_reverse_is_not_one(path: Path, change: Any) -> None:
-    before = policy_document()
-    after = changed(path, change(value_at(before, path)))
+    wish = {"enrolment_key": bytes(range(32))} if path == ("modes",) else {}
+    before = policy_document(**wish)
+    after = changed(path, change(value_at(before, path)), **wish)
     assert is_looser(parsed(before), parsed(after))
     assert not is_looser(parsed(after), parsed(before))
 
@@ -279,6 +280,19 @@ def test_less_separation_less_local_noise_and_new_names_are_looser() -> None:
     contribution_of(untrained)["local"] = None
     assert not is_looser(parsed(before), parsed(untrained))
     assert is_looser(parsed(untrained), parsed(before))
+
+
+def test_another_mode_or_another_enrolment_authority_is_looser() -> None:
+    trusted, secure = policy_document(), policy_document(enrolment_key=bytes(range(32)))
+    both = {**secure, "modes": ["trusted-aggregator", "distributed"]}
+    assert secure["modes"] == ["distributed"]
+    for before in (trusted, secure):
+        assert is_looser(parsed(before), parsed(both))
+    assert is_looser(parsed(secure), parsed(trusted))
+    assert not is_looser(parsed(both), parsed(secure))
+    assert is_looser(parsed(secure), parsed({**secure, "enrolment_key": "ab" * 32}))
+    with pytest.raises(PolicyError, match="enrolment_key"):
+        parsed({**trusted, "modes": ["distributed"]})
 
 
 def test_the_same_limits_with_another_date_number_or_reason_are_not_looser() -> None:

@@ -34,7 +34,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 INIT = [
     *("policy", "init", "--fleet", "trips", "--aggregator", "central/aggregator.pub"),
-    *("--population", "2000", "--min-survivors", "100"),
+    *("--population", "2000", "--min-survivors", "100", "--mode", "trusted-aggregator"),
 ]
 
 
@@ -236,3 +236,31 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_the_aggregator_is_not_needed_to_read_its_ledger(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "ledger.jsonl"]) == 0
     assert bytes(AGGREGATOR.verify_key).hex() not in said(capsys)[0]
+
+
+def test_the_default_mode_needs_an_enrolment_authority(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--enrolment-key" in fails(capsys, 2, *INIT[:-2])
+    assert "--enrolment-key" in fails(capsys, 2, *INIT, "--enrolment-key", "central/aggregator.pub")
+    assert main(["enrolment", "keys", "authority"]) == 0
+    assert main([*INIT[:-2], "--enrolment-key", "authority/enrolment.pub", "--out", "distributed.yaml"]) == 0
+    assert "modes: [distributed]" in Path("distributed.yaml").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert main(["policy", "explain", "distributed.yaml"]) == 0
+    assert "only sums" in said(capsys)[0]
+
+
+def test_an_authority_certifies_one_device_per_user(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["enrolment", "keys", "authority"]) == 0
+    assert main(["keys", "new", "phone"]) == 0
+    assert main(["keys", "new", "tablet"]) == 0
+    certify = ["enrolment", "certify", "--authority", "authority", "--fleet", "trips", "--user", "ada@example.org"]
+    assert main([*certify, "--identity", "phone.pub", "--out", "phone.cert"]) == 0
+    first = Path("phone.cert").read_bytes()
+    assert main([*certify, "--identity", "phone.pub", "--out", "phone.cert"]) == 0
+    assert Path("phone.cert").read_bytes() == first
+    capsys.readouterr()
+    assert "one per user" in fails(capsys, 2, *certify, "--identity", "tablet.pub", "--out", "tablet.cert")
+    assert main(["enrolment", "list", "--authority", "authority"]) == 0
+    listed, _ = said(capsys)
+    assert listed.count("trips") == 1
+    assert "ada" not in listed + Path("authority/register.jsonl").read_text(encoding="utf-8")

@@ -120,13 +120,17 @@ class Deployed:
     # -- the officer and the central team ---------------------------------------------------------------------------
 
     def set_up(self, *, domain: Path = DOMAIN, population: int = 2000, **limits: object) -> None:
-        """Officer's key, fleet's folder, signed policy in force. `limits` are options of `policy init`."""
+        """Officer's key, enrolment authority, fleet's folder, signed policy in force (secure sums, γ = 0: fleets are tiny).
+
+        `limits` are options of `policy init`.
+        """
         self.run("tacit-privacy", "keys", "new", "officer")
+        self.run("tacit-privacy", "enrolment", "keys", "authority")
         self.run("tacit-fleet", "init", "fleet", "--officer", "officer.pub", "--domain", domain)
         options = {"min_survivors": 2, "participations": 8, **limits}
         self.run(
             *("tacit-privacy", "policy", "init", "--fleet", "fleet", "--aggregator", "fleet/keys/aggregator.pub"),
-            *("--population", population),
+            *("--population", population, "--enrolment-key", "authority/enrolment.pub", "--colluding-share", 0),
             *(part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)),
         )
         self.run("tacit-privacy", "policy", "sign", "policy.yaml", "--key", "officer.key")
@@ -170,6 +174,21 @@ class Deployed:
             assert answer.count("kept on this device") == len(said), answer
             address = f"127.0.0.1:{self.port}"
             self.device(name, "enrol", "--fleet", address, "--ca", "fleet/ca.pem", "--out", f"{name}.pem")
+            self.run(
+                *(
+                    "tacit-privacy",
+                    "enrolment",
+                    "certify",
+                    "--authority",
+                    "authority",
+                    "--fleet",
+                    "fleet",
+                    "--user",
+                    name,
+                ),
+                *("--identity", f"{name}.identity", "--out", f"{name}.cert"),
+            )
+            assert "Certified for fleet fleet" in self.device(name, "certificate", f"{name}.cert")
         self.run("tacit-fleet", "enrol", "fleet", *(f"{name}.pem" for name in names))
 
     def agent(self, name: str, *options: object) -> AbstractContextManager[Terminal]:

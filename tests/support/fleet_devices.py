@@ -39,6 +39,7 @@ class SealedValues:
     plan_hash: str
     nonce: str
     values: npt.NDArray[np.uint32]
+    proof: bytes = b""
 
 
 class HonestPort:
@@ -54,7 +55,12 @@ class HonestPort:
         self.sealed: dict[int, npt.NDArray[np.uint32]] = {}
 
     def contribute(
-        self, plan: Envelope, labels: Sequence[str], weights: npt.NDArray[np.float32], trainer: Trainer
+        self,
+        plan: Envelope,
+        labels: Sequence[str],
+        weights: npt.NDArray[np.float32],
+        trainer: Trainer,
+        request: bytes = b"",
     ) -> SealedValues:
         accepted = RoundPlan.from_envelope(plan, ROUND_KEY)
         if self.before:

@@ -26,8 +26,10 @@ def train(local: LocalTraining, features: FeaturesArray, targets: TargetsArray, 
 def handler_for(port: DevicePort):
     def handle(message: Message, context: Context) -> Message:
         try:
-            plan, labels, weights = read_round(message)
-            return Message(contribution_records(port.contribute(plan, labels, weights, train)), reply_to=message)
+            plan, labels, weights, request = read_round(message)
+            return Message(
+                contribution_records(port.contribute(plan, labels, weights, train, request)), reply_to=message
+            )
         except TacitError:
             return Message(Error(2, "refused"), reply_to=message)
 

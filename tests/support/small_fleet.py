@@ -20,6 +20,7 @@ from aggregator.rounds import RoundRunner
 from aggregator.simulate import FixedExamples, light_port
 from edge_client.share.agent.client_app import make_client_app
 from edge_client.share.port import DevicePort
+from privacy.enrolment import Certificate, issue_certificate
 from privacy.policy import Policy, parse_policy, sign_policy
 from privacy.policy_text import PolicyDraft, draft_policy
 from shared_models.canonical import Envelope
@@ -30,6 +31,7 @@ FEATURES = 16
 ENCODER = "ab" * 32
 OFFICER = nacl.signing.SigningKey(bytes(range(32)))
 AGGREGATOR = nacl.signing.SigningKey(bytes(range(1, 33)))
+AUTHORITY = nacl.signing.SigningKey(bytes(range(2, 34)))
 NOW_S = 1_760_000_000.0
 Handler = Callable[[Message, Context], Message]
 
@@ -90,8 +92,16 @@ class SmallFleet:
         if index not in self._ports:
             features, targets = examples(index)
             source = FixedExamples(ENCODER, features, [LABELS[target] for target in targets])
-            self._ports[index] = light_port(source, self.policy_envelope, bytes(OFFICER.verify_key), self.clock)
+            officer = bytes(OFFICER.verify_key)
+            self._ports[index] = light_port(source, self.policy_envelope, officer, self.clock, self._certify())
         return self._ports[index]
+
+    def _certify(self) -> Callable[[bytes], Certificate] | None:
+        if self.policy.enrolment_key is None:
+            return None
+        return lambda identity: issue_certificate(
+            AUTHORITY, "small", identity, int(self.now_s) - 10, int(self.now_s) + 86_400
+        )
 
     def grid(self, trainer: Any = closed_form, **options: Any) -> InProcessGrid:
         honest = make_client_app(lambda context: self.port(int(context.node_config["partition-id"])), trainer)

@@ -15,7 +15,7 @@ from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from shared_models.canonical import seal_envelope
-from shared_models.messages import read_contribution, round_records
+from shared_models.messages import RoundRecords, read_contribution
 from shared_models.wire import PLAN_KIND, LocalTraining, RoundPlan, model_hash
 
 LABELS = ("fly", "stay", "eat")
@@ -55,7 +55,8 @@ def main(grid: Grid, context: Context) -> None:
         policy_sequence=1,
         local=LocalTraining(max_grad_norm=0.5, expected_batch=4, sample_rate=1.0, noise_multiplier=0.0),
     )
-    content = round_records(seal_envelope(PLAN_KIND, plan.to_bytes(), nacl.signing.SigningKey(SEED)), LABELS, weights)
+    envelope = seal_envelope(PLAN_KIND, plan.to_bytes(), nacl.signing.SigningKey(SEED))
+    content = RoundRecords(envelope, LABELS, weights).content()
     (state / f"started-{round_id}").write_text(str(len(nodes)))
     started_s = time.monotonic()
     waiting = list(grid.push_messages([Message(content, node, "train", ttl=300.0) for node in nodes]))

@@ -47,6 +47,16 @@ class CarriedContribution:
     plan_hash: str
     nonce: str
     values: npt.NDArray[np.uint32]
+    proof: bytes
+
+
+@dataclass(frozen=True)
+class CarriedStage:
+    """The same for the other stages of a secure sum: the fields of `privacy.gate.SealedMessage`."""
+
+    task: str
+    round_id: int
+    body: bytes
 
 
 class PipePort:
@@ -71,11 +81,22 @@ class PipePort:
         except OSError as error:
             raise AgentError("the owner of this agent is gone") from error
 
+    def answer_stage(self, task: str, round_id: int, stage: str, body: bytes) -> CarriedStage:
+        """Raises RefusedError (without a reason), AgentError or WireError."""
+        self.send(Frame("stage", {"task": task, "round_id": round_id, "stage": stage}, blobs={"body": body}))
+        frame = self._receive()
+        if frame.kind == "refused":
+            raise RefusedError("the device does not go on with this round")
+        if frame.kind != "answer" or set(frame.blobs) != {"body"}:
+            raise WireError(f"the owner sent {frame.kind!r} where the answer to a stage was expected")
+        return CarriedStage(task, round_id, frame.blobs["body"])
+
     def contribute(
-        self, plan: Envelope, labels: Sequence[str], weights: WeightsArray, trainer: Trainer
+        self, plan: Envelope, labels: Sequence[str], weights: WeightsArray, trainer: Trainer, request: bytes = b""
     ) -> CarriedContribution:
         """Raises RefusedError (without a reason), AgentError or WireError."""
-        self.send(Frame("round", {"plan": plan.document(), "labels": list(labels)}, {"weights": weights}))
+        asked = {"plan": plan.document(), "labels": list(labels)}
+        self.send(Frame("round", asked, {"weights": weights}, {"request": request}))
         frame = self._receive()
         if frame.kind == "train":
             self.send(_train(frame, trainer))
@@ -89,7 +110,10 @@ class PipePort:
             raise WireError("a sealed contribution carries the names of its round")
         if not isinstance(round_id, int):
             raise WireError("a sealed contribution carries the number of its round")
-        return CarriedContribution(task, round_id, plan_hash, nonce, frame.array("values", "uint32", 1))
+        if set(frame.blobs) != {"proof"}:
+            raise WireError("a sealed contribution carries its proof")
+        values = frame.array("values", "uint32", 1)
+        return CarriedContribution(task, round_id, plan_hash, nonce, values, frame.blobs["proof"])
 
     def _receive(self) -> Frame:
         try:

@@ -14,14 +14,14 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
 from edge_client.share.port import DevicePort, FeaturesArray, TargetsArray, Trainer, UpdateArray, WeightsArray
-from shared_models.messages import contribution_records, read_round
+from shared_models.messages import QUERY_STAGES, contribution_records, read_round, read_stage, stage_records
 from shared_models.wire import LocalTraining
 
 logger = logging.getLogger(__name__)
 
 
 def make_client_app(port_for: Callable[[Context], DevicePort], trainer: Trainer | None = None) -> ClientApp:
-    """A Flower ClientApp that answers `train` messages through the device's port.
+    """A Flower ClientApp that answers `train` messages, and the stages of a secure sum (`query.*`), by the device's port.
 
     `trainer` computes the raw update; by default Opacus on this process's torch.
     """
@@ -31,15 +31,33 @@ def make_client_app(port_for: Callable[[Context], DevicePort], trainer: Trainer 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         try:
-            plan, labels, weights = read_round(message)
-            sealed = port_for(context).contribute(plan, labels, weights, train_with)
+            plan, labels, weights, request = read_round(message)
+            sealed = port_for(context).contribute(plan, labels, weights, train_with, request)
         except Exception as error:  # noqa: BLE001 - Flower would put an exception's text into the reply
-            # The kind of error stays here too: to the aggregator all refusals look alike.
-            logger.debug("message %s refused: %s", message.metadata.message_id, type(error).__name__)
-            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "refused"), reply_to=message)
+            return _refusal(message, error)
         return Message(contribution_records(sealed), reply_to=message)
 
+    for stage in QUERY_STAGES:
+        app.query(stage)(_stage_handler(stage, port_for))
     return app
+
+
+def _stage_handler(stage: str, port_for: Callable[[Context], DevicePort]) -> Callable[[Message, Context], Message]:
+    def answer(message: Message, context: Context) -> Message:
+        try:
+            asked = read_stage(message)
+            sealed = port_for(context).answer_stage(asked.task, asked.round_id, stage, asked.body)
+        except Exception as error:  # noqa: BLE001 - as above
+            return _refusal(message, error)
+        return Message(stage_records(sealed), reply_to=message)
+
+    return answer
+
+
+def _refusal(message: Message, error: Exception) -> Message:
+    # The kind of error stays here too: to the aggregator all refusals look alike.
+    logger.debug("message %s refused: %s", message.metadata.message_id, type(error).__name__)
+    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "refused"), reply_to=message)
 
 
 class _OpacusOnDemand:

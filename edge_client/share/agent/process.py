@@ -3,9 +3,10 @@
 Imports neither Flower nor torch. The child gets cached features and integer targets, never text and never keys of the store;
 the sealed contribution that the port returns is all that it can carry out.
 
-    child → owner   state {state, error}        round {plan, labels} + weights        update {} + update    failed {kind}
-                    reply {delivered}
-    owner → child   fleet {…} + keys     train {local} + features, targets, weights   sealed {…} + values   refused {}   stop {}
+    child → owner   state {state, error}     round {plan, labels} + weights, request     stage {…} + body
+                    update {} + update       failed {kind}     reply {delivered}
+    owner → child   fleet {…} + keys         train {local} + features, targets, weights  answer {} + body
+                    sealed {…} + values, proof     refused {}     stop {}
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from edge_client.share.agent.pipe import Frame
 from edge_client.share.port import DevicePort, FeaturesArray, TargetsArray, UpdateArray, WeightsArray
 from shared_models.canonical import Envelope
 from shared_models.errors import AgentError, ContributionError, RefusedError, TacitError, WireError
-from shared_models.wire import LocalTraining
+from shared_models.wire import UNMASK, LocalTraining
 
 logger = logging.getLogger(__name__)
 
@@ -199,6 +200,8 @@ class AgentProcess:
             self._take_state(frame)
         elif frame.kind == "round":
             child.send(self._answer(child, frame))
+        elif frame.kind == "stage":
+            child.send(self._answer_stage(frame))
         elif frame.kind == "reply":
             self._settle(delivered=frame.body.get("delivered") is True)
         else:
@@ -220,6 +223,20 @@ class AgentProcess:
         if state is not FleetState.STOPPED:
             self._set_state(state, error[:500] if isinstance(error, str) else None)
 
+    def _answer_stage(self, frame: Frame) -> Frame:
+        task, round_id, stage = (frame.body.get(name) for name in ("task", "round_id", "stage"))
+        if not (isinstance(task, str) and type(round_id) is int and isinstance(stage, str)):
+            raise WireError("a stage carries the name of its round and its own")
+        if set(frame.blobs) != {"body"}:
+            raise WireError("a stage carries a body")
+        try:
+            sealed = self._port.answer_stage(task, round_id, stage, frame.blobs["body"])
+            self._carried = stage == UNMASK
+            return Frame("answer", blobs={"body": sealed.body})
+        except Exception as error:  # noqa: BLE001 - whatever it was, the reason must stay here
+            logger.info("a stage was refused here: %s", type(error).__name__)
+            return Frame("refused")
+
     def _answer(self, child: AgentChannel, frame: Frame) -> Frame:
         envelope, labels = frame.body.get("plan"), frame.body.get("labels")
         if (
@@ -229,9 +246,12 @@ class AgentProcess:
         ):
             raise WireError("a round carries a signed plan and labels")
         weights = frame.array("weights", "float32", 2)
+        if set(frame.blobs) != {"request"}:
+            raise WireError("a round carries a request")
         trainer = _RemoteTrainer(child, self._limits.train_s, self._take_state)
         try:
-            sealed = self._port.contribute(Envelope.from_document(envelope), tuple(labels), weights, trainer)
+            plan, request = Envelope.from_document(envelope), frame.blobs["request"]
+            sealed = self._port.contribute(plan, tuple(labels), weights, trainer, request)
             if trainer.broken:
                 # The gate answers a failed training with zeros; but nobody is left who could carry them.
                 raise AgentError("the agent failed while it trained")
@@ -251,8 +271,9 @@ class AgentProcess:
             logger.info("a round was %s here: %s", kind, type(error).__name__)
             return Frame("refused")
         self._answered += 1
-        self._carried = True
-        return Frame("sealed", body, {"values": values})
+        # In a secure sum the round is answered with the last stage.
+        self._carried = not sealed.proof
+        return Frame("sealed", body, {"values": values}, {"proof": sealed.proof})
 
     def _set_state(self, state: FleetState, error: str | None) -> None:
         with self._changed:

@@ -1,0 +1,72 @@
+"""Which rounds one device can have answered at most, given the policy's separation: the dearest such choice is charged.
+
+A device answers at any moment between a plan's issue and its deadline, so that two rounds exclude each other only if even the
+latest answer to the later one comes too soon after the earliest answer to the earlier one. Reserve times alone would charge
+too little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared_models.errors import ConfigError
+
+CLOCK_SLACK_S = 300
+"""A device answers a plan that its own clock says was issued this much in the future (privacy.gate)."""
+
+
+@dataclass(frozen=True)
+class Charge:
+    """A round as far as charging goes. Times in Unix seconds."""
+
+    rho: float
+    earliest_s: int
+    """First moment at which a device can answer."""
+    latest_s: int
+    """Last one."""
+
+
+def dearest(charges: Sequence[Charge], participations: int, separation_s: int) -> list[int]:
+    """Indices of the rounds with the largest Σρ, at most `participations`, each at least `separation_s` after the one before.
+
+    Exact for answers in the order of deadlines whose neighbours can keep the separation (dynamic programming over rounds and
+    counts, O(participations · n²)); where answer windows overlap so that three rounds fit in pairs but not together, it
+    charges too much, never too little. Raises ConfigError.
+    """
+    if participations < 0 or separation_s < 0:
+        raise ConfigError(f"participations {participations} and separation {separation_s} s must not be negative")
+    if any(item.earliest_s > item.latest_s for item in charges):
+        raise ConfigError("a round's deadline lies before its issue")
+    order = sorted(range(len(charges)), key=lambda index: (charges[index].latest_s, charges[index].earliest_s))
+    if separation_s == 0:
+        order.sort(key=lambda index: charges[index].rho, reverse=True)
+        return order[:participations]
+    follows = [
+        [before for before in range(here) if _separable(charges[order[before]], charges[order[here]], separation_s)]
+        for here in range(len(order))
+    ]
+    costs = [charges[index].rho for index in order]
+    # best[here]: most that can be charged with `here` as the last round and the count so far; with each count, who was before.
+    best, came_from, ends = list(costs), [], [max(range(len(order)), key=costs.__getitem__)] if order else []
+    totals = [max(costs)] if order else []
+    for _ in range(1, min(participations, len(order))):
+        step: list[int | None] = [max(follows[here], key=best.__getitem__, default=None) for here in range(len(order))]
+        best = [float("-inf") if before is None else best[before] + costs[here] for here, before in enumerate(step)]
+        came_from.append(step)
+        ends.append(max(range(len(order)), key=best.__getitem__))
+        totals.append(best[ends[-1]])
+    if not totals or participations == 0:
+        return []
+    count = max(range(len(totals)), key=totals.__getitem__)
+    here, chosen = ends[count], []
+    for step in reversed(came_from[:count]):
+        chosen.append(order[here])
+        before = step[here]
+        assert before is not None  # a total that is finite has a whole chain
+        here = before
+    return [order[here], *reversed(chosen)]
+
+
+def _separable(earlier: Charge, later: Charge, separation_s: int) -> bool:
+    return later.latest_s - earlier.earliest_s >= separation_s
