@@ -95,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     for sub in (run, resume):
         sub.add_argument("--cohort", type=int, default=0, help="devices invited per round; 0: all that are online")
         sub.add_argument("--deadline-s", type=int, default=600, help="how long a round waits for answers")
+        sub.add_argument(
+            "--drop-out", type=float, default=0.3, help="share of the devices that a secure sum is built to lose"
+        )
         sub.add_argument("--wait-s", type=int, default=120, help="how long to wait for enough devices")
 
     status = command("status", _status, "counts, budget, why the last round aborted, what the next one costs")

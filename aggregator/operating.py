@@ -104,6 +104,7 @@ def resume(options: argparse.Namespace) -> int:
 
 def _rounds(options: argparse.Namespace, goal: Callable[[int, int], int]) -> int:
     from aggregator.control import FleetApp, control_of
+    from aggregator.rounds import RoundSettings
 
     fleet = open_fleet(options)
     policy = fleet.policy()
@@ -115,11 +116,14 @@ def _rounds(options: argparse.Namespace, goal: Callable[[int, int], int]) -> int
         if any(not run.finished for run in control.runs()):
             raise ConfigError("rounds are running already; `tacit-fleet stop` ends them")
         target, seen = _prepare_rounds(fleet, goal)
+        # What cannot be run is refused here, and not by a process that nobody looks at.
+        RoundSettings(rounds=target, deadline_s=options.deadline_s, drop_out=options.drop_out)
         config = {
             "state-dir": str(fleet.directory.absolute()),
             "rounds": target,
             "cohort": options.cohort,
             "deadline-s": options.deadline_s,
+            "drop-out": options.drop_out,
             "wait-s": options.wait_s,
         }
         run_id = control.start_run(FleetApp(config=config))

@@ -21,7 +21,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """`run_config`: state-dir, rounds (target in all), and optionally cohort (0 is all), deadline-s, wait-s."""
+    """`run_config`: state-dir, rounds (target in all), and optionally cohort (0 is all), deadline-s, wait-s, drop-out."""
     config = context.run_config
     fleet = Fleet.open(Path(str(config["state-dir"])))
     settings = RoundSettings(
@@ -29,6 +29,7 @@ def main(grid: Grid, context: Context) -> None:
         cohort=int(config.get("cohort", 0)) or None,
         deadline_s=int(config.get("deadline-s", 600)),
         wait_for_devices_s=int(config.get("wait-s", 300)),
+        drop_out=float(config.get("drop-out", 0.3)),
     )
     state = fleet.state()
 

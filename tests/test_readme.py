@@ -191,9 +191,9 @@ def test_a_real_round_in_three_terminals(tmp_path: Path) -> None:
             if block.how in ("quick", "deep"):
                 terminals.run(block)
     for said in (
-        "2 devices enrolled",
-        "round 1: released over 2 devices",
-        "Devices: 2 online of 2 enrolled.",
+        "3 devices enrolled",
+        "round 1: released over 3 devices",
+        "Devices: 3 online of 3 enrolled.",
         "release 1 published",
         "what was reserved stays spent",
         "done: 4 rounds in all",

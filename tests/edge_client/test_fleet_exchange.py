@@ -170,3 +170,11 @@ def test_an_answer_is_brought_back_over_a_link_that_breaks(start: StartNode) -> 
     running.await_replies(1)
     running.await_(lambda: running.replied == [True])
     assert not server.replies[0].HasField("error")
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "grid_s", "wait_s"),
+    [(0.0, 1.0, 1.0), (0.25, 1.0, 0.75), (1.0, 1.0, 1.0), (2.5, 2.0, 1.5), (3.0, 0.0, 0.0)],
+)
+def test_answers_leave_on_a_grid(elapsed_s: float, grid_s: float, wait_s: float) -> None:
+    assert exchange.until_grid_s(elapsed_s, grid_s) == pytest.approx(wait_s)

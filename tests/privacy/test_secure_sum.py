@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from secure_round import SecureRound, plan_for
 
 from privacy.secure_sum.device import signatures_needed
 from privacy.secure_sum.messages import STAGES
 from shared_models.errors import SecureSumError, TooFewSurvivorsError
-from tests.support.secure_round import SecureRound, plan_for
 
 
 def vectors(count: int, dimension: int, seed: int) -> np.ndarray:

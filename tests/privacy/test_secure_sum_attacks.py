@@ -10,6 +10,7 @@ from collections.abc import Callable
 import nacl.signing
 import numpy as np
 import pytest
+from secure_round import NOW_S, SecureRound, authority, device, plan_for
 
 from privacy.enrolment import issue_certificate
 from privacy.secure_sum import messages as wire
@@ -19,7 +20,6 @@ from privacy.secure_sum.messages import Advert
 from privacy.secure_sum.roster import agreed_statement, roster_root, shared_statement, signature_holds
 from privacy.secure_sum.server import ServerSession
 from shared_models.errors import SecureSumError, TooFewSurvivorsError
-from tests.support.secure_round import NOW_S, SecureRound, authority, device, plan_for
 
 N, LEAST, COLLUDERS = 12, 8, 2
 LOW_ORDER_POINTS = [

@@ -207,9 +207,9 @@ def separated(holders: list[int], honest: int, colluders: int, threshold: int, l
 
 
 def test_graphs_that_are_really_drawn_are_separable_no_more_often_than_the_bound_says() -> None:
-    """Twelve honest devices and one colluder, every set tried in 300 graphs; degree 3 is far too small, and seen to be."""
+    """Twelve honest devices and one colluder, every set tried in 100 graphs; degree 3 is far too small, and seen to be."""
     random = np.random.default_rng(5)
-    honest, colluders, least, graphs = 12, 1, 9, 300
+    honest, colluders, least, graphs = 12, 1, 9, 100
     roster = honest + colluders
     seen = {}
     for degree, threshold in ((2, 1), (3, 2), (6, 4)):

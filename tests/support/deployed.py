@@ -119,8 +119,9 @@ class Deployed:
 
     # -- the officer and the central team ---------------------------------------------------------------------------
 
-    def set_up(self, *, domain: Path = DOMAIN, population: int = 2000, **limits: object) -> None:
-        """Officer's key, enrolment authority, fleet's folder, signed policy in force (secure sums, γ = 0: fleets are tiny).
+    def set_up(self, *, domain: Path = DOMAIN, population: int = 2000, trusted: bool = False, **limits: object) -> None:
+        """Officer's key, enrolment authority, fleet's folder, signed policy in force: secure sums with γ = 0 (fleets are tiny),
+        or the mode `trusted-aggregator`.
 
         `limits` are options of `policy init`.
         """
@@ -130,7 +131,12 @@ class Deployed:
         options = {"min_survivors": 2, "participations": 8, **limits}
         self.run(
             *("tacit-privacy", "policy", "init", "--fleet", "fleet", "--aggregator", "fleet/keys/aggregator.pub"),
-            *("--population", population, "--enrolment-key", "authority/enrolment.pub", "--colluding-share", 0),
+            *("--population", population),
+            *(
+                ("--mode", "trusted-aggregator")
+                if trusted
+                else ("--enrolment-key", "authority/enrolment.pub", "--colluding-share", 0)
+            ),
             *(part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)),
         )
         self.run("tacit-privacy", "policy", "sign", "policy.yaml", "--key", "officer.key")

@@ -98,7 +98,10 @@ class MessageExchange:
             logger.warning("message %s was not received: %s", message_id, error)
             reply = _error_reply(bare)
         else:
+            received_s = time.monotonic()
             reply = self._handle(message, run_id, node)
+            # How long it took would say how much this device holds, a refusal that there was nothing to compute.
+            self._stop.wait(until_grid_s(time.monotonic() - received_s, self._config.send_grid_s))
         delivered = False
         try:
             delivered = self._push(node, run_id, reply)
@@ -215,6 +218,13 @@ class MessageExchange:
                 final = isinstance(error, FleetStatusError) and not error.transient
                 if final or time.monotonic() > give_up_s or self._stop.wait(backoff.next_s()):
                     raise
+
+
+def until_grid_s(elapsed_s: float, grid_s: float) -> float:
+    """How long to wait until the next whole multiple of `grid_s`, the first one if nothing has passed; 0 for no grid."""
+    if grid_s <= 0:
+        return 0.0
+    return (math.floor(elapsed_s / grid_s) + 1) * grid_s - elapsed_s
 
 
 class Backoff:
