@@ -126,7 +126,9 @@ def explain_policy(policy: Policy) -> list[str]:
             if allowed.local is None:
                 lines.append("  Nothing is trained on devices for it.")
             elif allowed.local.noise_multiplier == 0.0:
-                lines.append("  No local noise: devices clip each example and add no noise of their own.")
+                lines.append(
+                    "  No local noise: training on devices clips each example and adds none; there is no second line."
+                )
             else:
                 lines.append(
                     f"  Second line: local noise {allowed.local.noise_multiplier} per example (generator not cryptographic)."

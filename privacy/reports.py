@@ -230,7 +230,9 @@ def _statements(ledger: VerifiedLedger) -> list[str]:
                 f"{item.health['ratio']:.3f} of it, z {item.health['z']:.1f})."  # type: ignore[index]
             )
     if all(not item.plan.local or item.plan.local.noise_multiplier == 0.0 for item in ledger.rounds):
-        result.append("No local noise: devices clip each example's gradient and add no noise of their own.")
+        result.append(
+            "No local noise: training on devices clips each example's gradient and adds no noise; there is no second line."
+        )
     for name in _purposes(ledger):
         ever, charged = _Purpose(name, ledger).charged_ever, _Purpose(name, ledger).charged
         if len(ever) > len(charged):
