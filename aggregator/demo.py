@@ -5,13 +5,14 @@ Every ε on the screen is computed from the ledger that this run has just writte
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ from shared_models.domain import TRAVEL, Utterance
 from shared_models.encoder import build_encoder
 from shared_models.errors import ConfigError, RoundError
 from shared_models.intent_head import features
+from shared_models.wire import SCALE
 
 TARGET_EPSILON = 4.0
 MIN_USERS = 20
@@ -245,6 +247,8 @@ def _compare(
 ) -> list[Comparison]:
     """The same fleet and `extra_seeds` others, by the replica."""
     limits = fleet.policy().purposes[PURPOSE].contributions[NAME]
+    # All devices answered, so the sums hold more noise than the policy asks for: the other seeds get as much.
+    limits = replace(limits, noise_multiplier=_noise_in_releases(fleet))
     step = bars.add_task("Other ways to learn, for comparison", total=1 + options.extra_seeds)
     found = []
     for number in range(1 + options.extra_seeds):
@@ -258,6 +262,19 @@ def _compare(
         found.append(compare(phrases, population, texts, limits, options.rounds, ServerOptimizer()))
         bars.advance(step)
     return found
+
+
+def _noise_in_releases(fleet: Fleet) -> float:
+    """σ/Δ of the noise that this fleet's devices have put into a release, by the ledger: the least of all rounds."""
+    state = fleet.state(read_only=True)
+    try:
+        rounds = verify_ledger(state.lines(), fleet.officer_public_key).rounds
+    finally:
+        state.close()
+    variances = [
+        item.survivors * item.plan.share_variance for item in rounds if item.survivors and item.outcome == "released"
+    ]
+    return math.sqrt(min(variances)) / SCALE
 
 
 def _publish(fleet: Fleet, options: DemoOptions, learned: Learned, bars: Progress, console: Console) -> int:
