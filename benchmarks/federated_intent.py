@@ -65,7 +65,7 @@ def run(options: Options) -> list[Row]:
     distinct = options.pick(200, 1000, 1000)
     seeds = options.pick(1, 1, 3)
     populations = (20_000,) if options.quick else (1000, 5000, 20_000)
-    epsilons = (1.0,) if options.quick else (1.0, 2.0, 4.0, 8.0) if options.full else (1.0, 4.0)
+    epsilons = (1.0,) if options.quick else (1.0, 2.0, 4.0, 8.0)
     options.say("not private, central: a head fitted to all of the training set")
     center = center_from(data.train)
     central = _accuracy(
