@@ -12,13 +12,17 @@ import numpy.typing as npt
 
 from edge_client.answer.feedback import FeedbackResult
 from edge_client.answer.respond import Reply
+from edge_client.async_rooms import AsyncCapture as AsyncCapture
+from edge_client.async_rooms import AsyncConsent as AsyncConsent
+from edge_client.async_rooms import AsyncDecisions as AsyncDecisions
+from edge_client.async_rooms import AsyncProfile as AsyncProfile
+from edge_client.async_rooms import AsyncRights as AsyncRights
 from edge_client.client import EdgeClient
 from edge_client.config import EdgeConfig
-from edge_client.know.consent import Consent, ConsentReceipt
 from edge_client.know.store import Store
+from edge_client.lifecycle import Lifecycle
 from shared_models.bundle import Staleness, TrustAnchor
 from shared_models.intents import Recognition
-from shared_models.purposes import NOTICE_VERSION
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,37 +30,7 @@ if TYPE_CHECKING:
     from edge_client.know.store.keys import KeySource
     from edge_client.share.device import ClientPort
     from edge_client.understand.intent import IntentModel
-
-
-class AsyncConsent:
-    """`Consent` for asyncio."""
-
-    def __init__(self, consent: Consent) -> None:
-        self._consent = consent
-
-    async def grant(self, purpose: str, *, notice_version: int = NOTICE_VERSION) -> ConsentReceipt:
-        return await asyncio.to_thread(self._consent.grant, purpose, notice_version=notice_version)
-
-    async def withdraw(self, purpose: str) -> ConsentReceipt:
-        return await asyncio.to_thread(self._consent.withdraw, purpose)
-
-    async def decline(self, purpose: str, *, notice_version: int = NOTICE_VERSION) -> ConsentReceipt:
-        return await asyncio.to_thread(self._consent.decline, purpose, notice_version=notice_version)
-
-    async def was_asked(self, purpose: str) -> bool:
-        return await asyncio.to_thread(self._consent.was_asked, purpose)
-
-    async def is_granted(self, purpose: str) -> bool:
-        return await asyncio.to_thread(self._consent.is_granted, purpose)
-
-    async def granted_since(self, purpose: str) -> float | None:
-        return await asyncio.to_thread(self._consent.granted_since, purpose)
-
-    async def receipts(self) -> list[ConsentReceipt]:
-        return await asyncio.to_thread(self._consent.receipts)
-
-    async def document(self) -> dict[str, Any]:
-        return await asyncio.to_thread(self._consent.document)
+    from shared_models.profile import ProfileSchema
 
 
 class AsyncEdgeClient:
@@ -75,8 +49,12 @@ class AsyncEdgeClient:
         bundle: Path | str | None = None,
         trust: Path | None = None,
         config: EdgeConfig | None = None,
+        schema: ProfileSchema | None = None,
     ) -> AsyncEdgeClient:
-        return cls(await asyncio.to_thread(EdgeClient.open, path, key=key, bundle=bundle, trust=trust, config=config))
+        client = await asyncio.to_thread(
+            EdgeClient.open, path, key=key, bundle=bundle, trust=trust, config=config, schema=schema
+        )
+        return cls(client)
 
     @property
     def config(self) -> EdgeConfig:
@@ -91,6 +69,30 @@ class AsyncEdgeClient:
     def model(self) -> IntentModel:
         """The model itself, not asynchronous; the first access loads it."""
         return self._client.model
+
+    @property
+    def state(self) -> Lifecycle:
+        return self._client.state
+
+    @property
+    def schema(self) -> ProfileSchema:
+        return self._client.schema
+
+    @property
+    def capture(self) -> AsyncCapture:
+        return AsyncCapture(lambda: self._client.capture)
+
+    @property
+    def profile(self) -> AsyncProfile:
+        return AsyncProfile(self._client.profile)
+
+    @property
+    def decisions(self) -> AsyncDecisions:
+        return AsyncDecisions(self._client.decisions)
+
+    @property
+    def rights(self) -> AsyncRights:
+        return AsyncRights(lambda: self._client.rights)
 
     @property
     def trust(self) -> TrustAnchor:
@@ -136,6 +138,9 @@ class AsyncEdgeClient:
 
     async def status(self) -> dict[str, Any]:
         return await asyncio.to_thread(self._client.status)
+
+    async def export(self) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.export)
 
     async def forget(self) -> tuple[str, ...]:
         return await asyncio.to_thread(self._client.forget)

@@ -50,12 +50,17 @@ COMMANDS = (
     Command("chat", "talk to the assistant"),
     Command("inspect", "show all that is known and kept about you"),
     Command("consent", "show, grant or withdraw what the assistant may do"),
+    Command("export", "save all that is kept about you, for other programs to read", "edge_client.rights_cli"),
     Command("forget", "erase everything about you on this device"),
     Command("doctor", "check key, store, bundle, disk and clock"),
+    Command(
+        "serve", "let apps on this device use the assistant, and open the privacy centre", "edge_client.sidecar.cli"
+    ),
     Command("enrol", "join a fleet: make this device's key for it", "edge_client.share.cli"),
     Command("certificate", "keep the enrolment authority's certificate for this device", "edge_client.share.cli"),
     Command("agent", "take part in federated rounds until stopped", "edge_client.share.cli"),
     Command("shared", "show what left this device, and what it cost", "edge_client.share.cli"),
+    Command("schedule", "show, pause or resume learning for others", "edge_client.share.schedule_cli"),
 )
 
 

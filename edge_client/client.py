@@ -13,32 +13,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_client.answer.feedback import (
-    KEPT,
-    KEPT_AS_PHRASE,
-    NO_CONSENT,
-    NOT_AN_INTENT,
-    FeedbackResult,
-    resolve_intent,
-    words_of,
-)
+from edge_client.account import learned_document, shared_document
+from edge_client.answer.feedback import NOT_AN_INTENT, FeedbackResult, resolve_intent, words_of
 from edge_client.answer.respond import CHOSEN_NOW, TOLD_BEFORE, Reply, Responder, chosen_reading
 from edge_client.bundle_words import describe_bundle, no_model_text
 from edge_client.bundles import ActiveBundle, BundleStore
 from edge_client.config import EdgeConfig
 from edge_client.decide.decision import AskLimits, decide
+from edge_client.held_models import HeldModels
 from edge_client.know.consent import Consent
 from edge_client.know.examples import ACCEPTED, MEANT, Examples
 from edge_client.know.own_intents import OwnIntents
 from edge_client.know.store import Store
-from edge_client.platform import private_folder
+from edge_client.knowledge import Knowledge
+from edge_client.learning import Learning
+from edge_client.lifecycle import Lifecycle, lifecycle
+from edge_client.opening import BUNDLE_FOLDER as BUNDLE_FOLDER
+from edge_client.opening import active_bundles
 from shared_models.bundle import Staleness, TrustAnchor
 from shared_models.errors import (
     BundleError,
-    BundleRollbackError,
-    BundleUnavailableError,
     ConfigError,
-    ConsentError,
     ModelError,
     ModelMissingError,
     StoreClosedError,
@@ -52,12 +47,15 @@ from shared_models.text_encoder import DIMENSION, clean_text
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from edge_client.know.capture import Capture
+    from edge_client.know.decisions import DecisionLog
+    from edge_client.know.profile import Profile
+    from edge_client.know.rights import Rights
     from edge_client.know.store.keys import KeySource
     from edge_client.share.device import ClientPort
     from edge_client.understand.intent import IntentModel
-    from shared_models.text_encoder import TextEncoder
+    from shared_models.profile import ProfileSchema
 
-BUNDLE_FOLDER = "bundle"
 _log = logging.getLogger(__name__)
 
 
@@ -67,7 +65,9 @@ class EdgeClient:
     Opening is cheap: models are loaded with the first text. `consent`, `store` and `model` are the rooms themselves.
     """
 
-    def __init__(self, store: Store, bundles: BundleStore, config: EdgeConfig) -> None:
+    def __init__(
+        self, store: Store, bundles: BundleStore, config: EdgeConfig, schema: ProfileSchema | None = None
+    ) -> None:
         """For callers that bring their own parts; apps use `open`."""
         self.config = config
         self.store = store
@@ -76,6 +76,8 @@ class EdgeClient:
         self._examples = Examples(store, config.clock, config.most_examples)
         self._own = OwnIntents(store, config.clock)
         self.consent = Consent(store, config.clock, {PERSONAL_LEARNING.name: self._erase_learned})
+        self._learning = Learning(store, self._examples, self._own, self.consent)
+        self._known = Knowledge(store, schema, self.consent, config.clock, self._more_to_export)
         self._bundle: ActiveBundle | None = None
         self._bundle_problem: BundleError | ModelError | None = None
         try:
@@ -84,9 +86,7 @@ class EdgeClient:
             # The user's rights need no model: what is kept can be seen, and consents changed, all the same.
             self._bundle_problem = error
         self._source: Path | str | None = None
-        self._responder: Responder | None = None
-        self._model: IntentModel | None = None
-        self._encoder: TextEncoder | None = None
+        self._held = HeldModels(self._own)
         self._asked: tuple[str, tuple[str, ...]] | None = None
         """The text that the assistant has just asked about, and the two readings."""
 
@@ -99,35 +99,21 @@ class EdgeClient:
         bundle: Path | str | None = None,
         trust: Path | None = None,
         config: EdgeConfig | None = None,
+        schema: ProfileSchema | None = None,
     ) -> EdgeClient:
         """Open, or make, the assistant that lives in folder `path`.
 
         `key`: 32 raw bytes, a passphrase, or None for the keyring of the operating system. `bundle`: a folder or an http(s)
         URL; needed once, then everything works offline, and a `bundle` that cannot be reached is no error. `trust`: the
-        fleet's trust.json, for the first time from a URL.
+        fleet's trust.json, for the first time from a URL. `schema`: what may be known about the user; None is the one that ships.
 
         Raises ModelMissingError, BundleError, ModelDamagedError, StoreError (wrong key, damaged, locked, rolled back, newer,
         not writable), ConfigError. Then nothing is open and nothing was changed, apart from a bundle that arrived.
         """
         config = config or EdgeConfig()
         home = Path(path)
-        if home.exists() and not home.is_dir():
-            raise ConfigError(f"{home}: is not a folder; the assistant needs one of its own")
-        bundles = config.bundles or BundleStore(
-            config.bundle_folder or home / BUNDLE_FOLDER, config.clock, timeout_s=config.fetch_timeout_s
-        )
-        if bundle is not None:
-            private_folder(home)
-            try:
-                bundles.refresh(bundle, trust)
-            except (BundleUnavailableError, BundleRollbackError):
-                # Offline is normal, and a folder that the app ships may be older than what arrived since: what is active
-                # stays active, and says how old it is.
-                if bundles.current() is None:
-                    raise
-        elif bundles.current() is None:
-            raise ModelMissingError(no_model_text())
-        client = cls(Store(home, key=config.key_source if key is None else key), bundles, config)
+        bundles = active_bundles(home, bundle, trust, config)
+        client = cls(Store(home, key=config.key_source if key is None else key), bundles, config, schema)
         client._source = bundle
         return client
 
@@ -156,7 +142,9 @@ class EdgeClient:
         with self._lock:
             if decision.action == "ask":
                 self._asked = (recognition.text, decision.between)
-            return responder.respond(decision, self._bundles.staleness_of(bundle), told=told)
+            reply = responder.respond(decision, self._bundles.staleness_of(bundle), told=told)
+        self._known.remember(reply)
+        return reply
 
     def intents(self) -> dict[str, str]:
         """All intents that this assistant knows, the user's own at the end: name -> plain words."""
@@ -192,10 +180,10 @@ class EdgeClient:
         Raises ConsentError without consent to `personal-learning`, InputError for a name or phrases that cannot be used.
         """
         with self._lock:
-            self._require_learning()
+            self._learning.require_consent()
             bundle = self._active()
             count = self._own.define(name, phrases, self._embed, bundle.manifest.encoder_sha256, bundle.manifest.labels)
-            self._model = None
+            self._held.drop_model()
             return count
 
     def remove_intent(self, name: str) -> None:
@@ -203,7 +191,7 @@ class EdgeClient:
         with self._lock, self.store.transaction():
             self._own.remove(name)
             self._examples.forget_intent(name)
-            self._model = None
+            self._held.drop_model()
 
     def training_examples(self) -> tuple[npt.NDArray[np.float32], list[str]]:
         """What this device may learn from for others: embeddings [n, 384] (unit, not centred) and intents, oldest first.
@@ -263,24 +251,27 @@ class EdgeClient:
         with self._lock:
             return {
                 **self.status(),
+                **learned_document(self._examples, self._own),
+                "profile": self.profile.document(),
                 "consent_receipts": [receipt.document() for receipt in self.consent.receipts()],
-                "examples": [dict(example.__dict__) for example in self._examples.all()],
-                "examples_by_intent": self._examples.counts(),
-                "own_intents": self._own.phrases(),
                 "consents": self.consent.document(),
             }
+
+    def export(self) -> dict[str, Any]:
+        """Everything that is kept about the user, machine-readable: the layout is `know.rights.EXPORT_SCHEMA`."""
+        return self.rights.export()
 
     def status(self) -> dict[str, Any]:
         """Counts and states without any text of the user's, as plain JSON: fit for a log or a support page."""
         with self._lock:
-            storage = self.store.describe()
             staleness = self._bundles.staleness_of(self._bundle) if self._bundle is not None else None
             return {
                 "home": str(self.store.folder),
+                "state": str(self.state),
                 "bundle": describe_bundle(self._bundle, self._bundle_problem, staleness),
                 "consents": {name: entry["granted"] for name, entry in self.consent.document().items()},
                 "counts": {"examples": len(self._examples), "own_intents": len(self._own)},
-                "storage": storage,
+                "storage": self.store.describe(),
             }
 
     def forget(self) -> tuple[str, ...]:
@@ -310,19 +301,47 @@ class EdgeClient:
     # -- the rooms ------------------------------------------------------------------------------------------------
 
     @property
+    def state(self) -> Lifecycle:
+        """What this client can do now."""
+        with self._lock:
+            closed = self.store.closed
+            return lifecycle(
+                closed=closed,
+                problem=self._bundle_problem,
+                quarantined=not closed and bool(getattr(self.store, "quarantined", False)),
+                staleness=None if closed or self._bundle is None else self._bundles.staleness_of(self._bundle),
+            )
+
+    @property
+    def schema(self) -> ProfileSchema:
+        """What may be known about the user."""
+        return self._known.schema
+
+    @property
+    def capture(self) -> Capture:
+        """Where the app's events arrive."""
+        return self._known.capture
+
+    @property
+    def profile(self) -> Profile:
+        """What is known about the user, one value for each attribute of the schema."""
+        return self._known.profile
+
+    @property
+    def decisions(self) -> DecisionLog:
+        """What was chosen for the user, and why."""
+        return self._known.decisions
+
+    @property
+    def rights(self) -> Rights:
+        """What the user may demand: export, correct, restrict, object, erase."""
+        return self._known.rights
+
+    @property
     def model(self) -> IntentModel:
         """The intent model of the active bundle with the user's own intents beside it; loaded when first needed."""
         with self._lock:
-            if self._model is None:
-                from edge_client.loaded_models import load_head
-                from edge_client.understand.intent import IntentModel
-
-                bundle = self._active()
-                own = self._own.vectors(self._embed, bundle.manifest.encoder_sha256) if len(self._own) else {}
-                # A newer release may have an intent of the same name: then the published one is meant.
-                own = {name: vectors for name, vectors in own.items() if name not in bundle.manifest.labels}
-                self._model = IntentModel(self._loaded_encoder(), load_head(bundle), own)
-            return self._model
+            return self._held.model(self._active())
 
     def _require_open(self) -> None:
         if self.store.closed:
@@ -335,21 +354,10 @@ class EdgeClient:
         return self._bundle
 
     def _words(self) -> Responder:
-        bundle = self._active()
-        if self._responder is None:
-            self._responder = Responder(bundle.templates, bundle.intent_labels)
-        return self._responder
-
-    def _loaded_encoder(self) -> TextEncoder:
-        # Held from the first text on: who gives feedback only would load 23 MB again for each.
-        if self._encoder is None:
-            from edge_client.loaded_models import load_encoder
-
-            self._encoder = load_encoder(self._active())
-        return self._encoder
+        return self._held.words(self._active())
 
     def _embed(self, text: str) -> npt.NDArray[np.float32]:
-        return self._loaded_encoder().encode_one(text)
+        return self._held.encoder(self._active()).encode_one(text)
 
     def _understand(self, text: str) -> tuple[Recognition, str]:
         clean = clean_text(text)
@@ -364,17 +372,10 @@ class EdgeClient:
         return model.recognize(clean), ""
 
     def _keep(self, text: str, intent: str, how: str) -> FeedbackResult:
-        if not self.consent.is_granted(PERSONAL_LEARNING.name):
-            return FeedbackResult(intent, False, NO_CONSENT, len(self._examples))
-        manifest = self._active().manifest
-        if intent not in manifest.labels:
-            with self.store.transaction():
-                self._examples.forget_text(text)
-                self._own.define(intent, [text], self._embed, manifest.encoder_sha256, manifest.labels)
-                self._model = None
-            return FeedbackResult(intent, True, KEPT_AS_PHRASE, len(self._examples))
-        self._examples.keep(text, intent, how, self._embed(text), manifest.encoder_sha256)
-        return FeedbackResult(intent, True, KEPT, len(self._examples))
+        result, taught_own = self._learning.keep(text, intent, how, self._active().manifest, self._embed)
+        if taught_own:
+            self._held.drop_model()
+        return result
 
     def _learn_choice(self, text: str, intent: str) -> None:
         try:
@@ -383,16 +384,14 @@ class EdgeClient:
             # The user is waiting for an answer, not for the disk; status() and doctor have the words for it.
             _log.warning("a choice could not be kept: %s", type(error).__name__)
 
-    def _require_learning(self) -> None:
-        if not self.consent.is_granted(PERSONAL_LEARNING.name):
-            raise ConsentError(
-                f"the user has not allowed “{PERSONAL_LEARNING.title.lower()}”: grant {PERSONAL_LEARNING.name!r} first"
-            )
+    def _more_to_export(self) -> dict[str, Any]:
+        return {**learned_document(self._examples, self._own), "shared": shared_document(self)}
 
     def _erase_learned(self) -> None:
-        self._examples.clear()
-        self._own.clear()
-        self._model, self._asked = None, None
+        self._learning.clear()
+        self._held.drop_model()
+        self._asked = None
 
     def _drop_models(self) -> None:
-        self._model, self._encoder, self._responder, self._asked = None, None, None, None
+        self._held.drop()
+        self._asked = None

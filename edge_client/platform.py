@@ -13,6 +13,7 @@ import shutil
 import signal
 import stat
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from shared_models.errors import StoreLockedError, StoreWriteError
 WINDOWS = os.name == "nt"
 FAULT_VARIABLE = "TACIT_FAULT"
 _TEMPORARY_SUFFIX = ".tmp"
+_FORMER_SUFFIX = ".former"
 
 
 def fault_point(name: str) -> None:
@@ -54,43 +56,77 @@ def open_to_others(path: Path) -> bool:
     return not WINDOWS and bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
 
 
-def write_atomically(path: Path, content: bytes, fault_prefix: str = "file") -> None:
+def write_atomically(
+    path: Path, content: bytes | Iterable[bytes], fault_prefix: str = "file", *, wipe_former: bool = False
+) -> None:
     """Replace `path` (mode 0600) so that after a kill or a power cut it is either as before or complete.
 
-    Written beside it, synced, renamed, folder synced. Raises OSError; then the former file stands, unless only the last step
-    failed. Fault points: PREFIX.before_temp, .half_temp, .after_temp, .after_rename, .after_sync.
+    Written beside it (parts one after the other), synced, renamed, folder synced. `wipe_former` then overwrites what the
+    former file held, so that its blocks say nothing; `wipe_formers` finishes that after a kill. Raises OSError; then the former
+    file stands, unless only one of the last steps failed. Fault points: PREFIX.before_temp, .half_temp, .after_temp,
+    .after_rename, .after_sync, and with `wipe_former` .after_wipe.
     """
     fault_point(f"{fault_prefix}.before_temp")
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}")
+    half = len(content) // 2 if isinstance(content, bytes) else 0
+    parts = (content[:half], content[half:]) if isinstance(content, bytes) else content
+    former = path.with_name(path.name + _FORMER_SUFFIX)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
         try:
-            half = len(content) // 2
-            _write_all(descriptor, content[:half])
-            fault_point(f"{fault_prefix}.half_temp")
-            _write_all(descriptor, content[half:])
+            for number, part in enumerate(parts):
+                _write_all(descriptor, part)
+                if number == 0:
+                    fault_point(f"{fault_prefix}.half_temp")
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
         fault_point(f"{fault_prefix}.after_temp")
+        if wipe_former:
+            wipe_formers(path)
+            # Where a file system knows no second names, the former blocks stay until they are used again.
+            with contextlib.suppress(OSError, NotImplementedError):
+                os.link(path, former)
         os.replace(temporary, path)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
     fault_point(f"{fault_prefix}.after_rename")
     sync_folder(path.parent)
     fault_point(f"{fault_prefix}.after_sync")
+    if wipe_former:
+        wipe_file(former)
+        fault_point(f"{fault_prefix}.after_wipe")
 
 
-def overwrite_in_place(path: Path, offset_bytes: int, content: bytes) -> None:
-    """Write a few bytes inside an existing file, without syncing: for values that may lag after a power cut. Raises OSError."""
-    descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
-    try:
-        os.lseek(descriptor, offset_bytes, os.SEEK_SET)
-        _write_all(descriptor, content)
-    finally:
-        os.close(descriptor)
+def wipe_formers(path: Path) -> None:
+    """Wipe what a killed `write_atomically(…, wipe_former=True)` left of the former `path`. Raises OSError.
+
+    If it was killed before the rename, `path` itself has that second name: then only the name goes.
+    """
+    former = path.with_name(path.name + _FORMER_SUFFIX)
+    with contextlib.suppress(FileNotFoundError):
+        if path.exists() and os.path.samefile(former, path):
+            former.unlink()
+        else:
+            wipe_file(former)
+
+
+def write_at(descriptor: int, offset_bytes: int, content: bytes) -> None:
+    """Write all of `content` at a place of an open file. Raises OSError."""
+    os.lseek(descriptor, offset_bytes, os.SEEK_SET)
+    _write_all(descriptor, content)
+
+
+def open_in_place(path: Path) -> int:
+    """A descriptor for writing into an existing file. Raises OSError."""
+    return os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
+
+
+def sync_data(descriptor: int) -> None:
+    """Make what was written durable, its length with it. Raises OSError."""
+    getattr(os, "fdatasync", os.fsync)(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
@@ -128,9 +164,9 @@ def wipe_file(path: Path) -> None:
 
 
 def remove_temporaries(path: Path) -> None:
-    """Remove what killed writers of `path` left beside it. Only for the holder of the lock. Raises OSError."""
+    """Wipe what killed writers of `path` left beside it. Only for the holder of the lock. Raises OSError."""
     for leftover in path.parent.glob(f"{path.name}.*{_TEMPORARY_SUFFIX}"):
-        leftover.unlink(missing_ok=True)
+        wipe_file(leftover)
 
 
 def remove_tree(folder: Path) -> None:

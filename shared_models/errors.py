@@ -4,7 +4,14 @@ TacitError
 ├── InputError                 something a caller passed cannot be used (also a ValueError)
 │   ├── TextError              not text, too long
 │   ├── UnknownIntentError     no such intent in this model and not one of the user's own
+│   ├── RowsError              rows of an import that cannot be used; one message per row and field in `rows`
+│   ├── CaptureError           an event or a value is not what the schema allows; one message per field in `fields`
 │   └── ConfigError            an option or a configuration file cannot be used
+├── CaptureBusyError           too many events at once: send this one again a little later
+├── ConnectorError             a source of the user's data could not be read; nothing of that reading was kept
+│   ├── ConnectorUnavailableError  it does not answer, or asks to come back later (`retry_after_s`)
+│   ├── ConnectorRefusedError  it does not accept the token
+│   └── ConnectorDataError     what came is malformed, too large, or leads to another host
 ├── DomainError                a domain folder cannot be used; says file and field
 ├── ModelError                 a model file cannot be used
 │   ├── ModelMissingError      there is no model yet; says which command makes one
@@ -35,11 +42,15 @@ TacitError
 │   ├── BudgetExceededError    the budget of rho or of participations does not allow it
 │   └── ReplayError            this round was already answered, or reserved and lost in a crash
 ├── ContributionError          a contribution has the wrong shape, type or range
+│   └── NotTrainedError        the schedule did not allow training, or the user came back: zeros go out instead
 ├── LedgerError                the ledger is damaged, was altered, or cannot be accounted
 ├── CheckpointError            the aggregator's state cannot be used
 ├── SecureSumError             a message of the secure sum is not what the protocol allows; the device reveals nothing
 ├── RoundError                 a round could not be run
 │   └── TooFewSurvivorsError   fewer than n_min answered: nothing was released
+├── SidecarError               a call to the local service was not accepted; `status` is what HTTP says to it
+│   ├── AccessError            token, host, origin, session or scope
+│   └── LimitError             larger or faster than the service accepts
 ├── AgentError                 the training process of a device failed
 └── FleetError                 the link to the aggregator failed or was refused
     ├── FleetRefusedError      this key or certificate is not accepted; retrying does not help
@@ -47,6 +58,8 @@ TacitError
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class TacitError(Exception):
@@ -62,7 +75,46 @@ class TextError(InputError): ...
 class UnknownIntentError(InputError): ...
 
 
+class CaptureError(InputError):
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        """`fields`: name of a field of the event -> what is wrong with it, in words."""
+        super().__init__("; ".join(f"{name}: {problem}" for name, problem in fields.items()))
+        self.fields: dict[str, str] = dict(fields)
+
+
+class RowsError(InputError):
+    def __init__(self, rows: Mapping[int, Mapping[str, str]], total: int) -> None:
+        """`rows`: number of the row (from 1, the header not counted) -> field -> what is wrong; `total` rows have errors."""
+        shown = "; ".join(f"row {n}, {name}: {what}" for n, row in list(rows.items())[:5] for name, what in row.items())
+        super().__init__(f"{total} of the rows cannot be used, so nothing was imported: {shown}")
+        self.rows: dict[int, dict[str, str]] = {number: dict(row) for number, row in rows.items()}
+        self.total = total
+
+
 class ConfigError(InputError): ...
+
+
+class CaptureBusyError(TacitError): ...
+
+
+class ConnectorError(TacitError): ...
+
+
+class ConnectorUnavailableError(ConnectorError):
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        """`retry_after_s`: seconds after which the server said to come back; None if it did not say."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ConnectorRefusedError(ConnectorError): ...
+
+
+class ConnectorDataError(ConnectorError):
+    def __init__(self, message: str, status: int | None = None) -> None:
+        """`status`: the HTTP status, if it was one that says that this request will never do."""
+        super().__init__(message)
+        self.status = status
 
 
 class DomainError(TacitError): ...
@@ -155,6 +207,9 @@ class ReplayError(RefusedError): ...
 class ContributionError(TacitError): ...
 
 
+class NotTrainedError(ContributionError): ...
+
+
 class LedgerError(TacitError): ...
 
 
@@ -168,6 +223,20 @@ class RoundError(TacitError): ...
 
 
 class TooFewSurvivorsError(RoundError): ...
+
+
+class SidecarError(TacitError):
+    def __init__(self, message: str, status: int, retry_after_s: float | None = None) -> None:
+        """`status`: of HTTP, 4xx. `retry_after_s`: when to try again, if that helps."""
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class AccessError(SidecarError): ...
+
+
+class LimitError(SidecarError): ...
 
 
 class AgentError(TacitError): ...

@@ -6,22 +6,20 @@ The node's key is made here, kept in the encrypted store, and never shown; the f
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import signal
-import ssl
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from edge_client.cli import open_client
 from edge_client.client import EdgeClient
-from edge_client.share.agent.fleet import FleetConfig, FleetState, new_node_key
-from edge_client.share.agent.process import AgentProcess
-from edge_client.share.device import LOOK_EVERY_S, WatchedPort, open_gate
+from edge_client.share.agent.fleet import FleetConfig, new_node_key
+from edge_client.share.device import open_gate
+from edge_client.share.probes import system_probes
+from edge_client.share.schedule_cli import arguments_when, schedule_rules
+from edge_client.share.scheduler import SCHEDULE_TABLE, Scheduler, keep_rules
+from edge_client.share.taking_part import TakingPart
 from privacy.accounting import epsilon_from_rho
 from privacy.enrolment import Certificate
 from shared_models.errors import ConfigError, PolicyError
@@ -29,7 +27,6 @@ from shared_models.purposes import INTENT_MODEL
 from shared_models.wire import MODE_DISTRIBUTED
 
 LINK_TABLE = "fleet"
-LOOK_PAUSE_S = 0.2
 
 
 def arguments_enrol(parser: argparse.ArgumentParser) -> None:
@@ -77,11 +74,13 @@ def arguments_agent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=0, metavar="N", help="stop after answering N messages; 0: go on")
     parser.add_argument("--heartbeat-s", type=float, default=30.0)
     parser.add_argument("--poll-s", type=float, default=3.0)
-    parser.add_argument("--log", type=Path, help="file for what the training process prints")
+    parser.add_argument("--log", type=Path, help="file for what the agent's processes print")
     parser.add_argument("--log-level", default="WARNING", choices=("DEBUG", "INFO", "WARNING"))
+    arguments_when(parser)
 
 
 def run_agent(options: argparse.Namespace) -> int:
+    rules = schedule_rules(options)
     stopping = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stopping.set())
@@ -92,53 +91,17 @@ def run_agent(options: argparse.Namespace) -> int:
         if gate.policy is not None and MODE_DISTRIBUTED in gate.policy.modes and gate.certificate is None:
             print("Not certified: secure sums will be refused until `tacit-device certificate FILE`.")
         config = fleet_config(client, options.heartbeat_s, options.poll_s, options.log_level)
-        failed = False
+        memory = client.store.table(SCHEDULE_TABLE)
+        scheduler = Scheduler(rules, system_probes(), client.config.clock, memory)
+        keep_rules(memory, rules)
 
-        def report(state: FleetState, error: str | None) -> None:
-            nonlocal failed
-            print(f"{state}{': ' + error if error else ''}", flush=True)
-            failed = state is FleetState.REFUSED
+        def tell(line: str) -> None:
+            print(line, flush=True)
 
-        port = WatchedPort(
-            client, options.bundle or f"https://{config.address}/bundle", lambda line: print(line, flush=True)
-        )
-
-        def watch() -> None:
-            while not stopping.wait(LOOK_EVERY_S):
-                port.look()
-
-        with _authority_trusted(config.ca_pem):
-            port.look()
-            threading.Thread(target=watch, name="bundle-watch", daemon=True).start()
-            with AgentProcess(config, port, on_state=report, log_path=options.log) as agent:
-                while not stopping.is_set() and not failed:
-                    if options.rounds and agent.settled >= options.rounds:
-                        break
-                    stopping.wait(LOOK_PAUSE_S)
-            stopping.set()
-        return 1 if failed else 0
-
-
-@contextlib.contextmanager
-def _authority_trusted(ca_pem: bytes) -> Iterator[None]:
-    """Let this process accept the fleet's own certificate authority for bundles too, beside the system's.
-
-    What a bundle is worth, its signatures say; TLS only keeps others from seeing that this device asks.
-    """
-    paths = ssl.get_default_verify_paths()
-    known = Path(paths.cafile).read_bytes() if paths.cafile else b""
-    before = os.environ.get(paths.openssl_cafile_env)
-    with tempfile.TemporaryDirectory(prefix="tacit-ca-", ignore_cleanup_errors=True) as folder:
-        bundle = Path(folder, "ca.pem")
-        bundle.write_bytes(known + b"\n" + ca_pem)
-        os.environ[paths.openssl_cafile_env] = str(bundle)
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ[paths.openssl_cafile_env]
-            else:
-                os.environ[paths.openssl_cafile_env] = before
+        taking_part = TakingPart(client, config, scheduler, tell=tell, bundle=options.bundle, log_path=options.log)
+        with taking_part:
+            accepted = taking_part.run(stopping, options.rounds)
+        return 0 if accepted else 1
 
 
 def arguments_shared(parser: argparse.ArgumentParser) -> None:

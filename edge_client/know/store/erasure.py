@@ -1,8 +1,8 @@
 """Erasing all that a device keeps: first the key, so that from then on nothing can be read, then the files.
 
-It needs no key: whoever has lost a passphrase can still erase. Commits never rewrite the key file, so the only copy of the
-wrapped key is overwritten in place; flash storage may keep a former block, which then still needs the passphrase or the keyring
-entry, and that is removed too.
+It needs no key: whoever has lost a passphrase can still erase. Whoever rewrites the key file overwrites its former blocks, so
+there is one copy of the wrapped keys, and it is overwritten in place; flash storage may keep a former block, which then still
+needs the passphrase or the keyring entry, and that is removed too.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_client.know.store.keys import KEY_NAME, KeyFile, SystemKeyring, forget_keyring_entry
+from edge_client.know.store.quarantine import QUARANTINE_NAME
 from edge_client.know.store.storage import COUNTER_NAME, LOCK_NAME, STORE_NAME
 from edge_client.platform import (
     fault_point,
@@ -19,6 +20,7 @@ from edge_client.platform import (
     remove_tree,
     sync_folder,
     wipe_file,
+    wipe_formers,
 )
 from shared_models.errors import KeyUnavailableError, StoreError, StoreWriteError
 
@@ -45,6 +47,9 @@ def erase_files(home: Path) -> list[str]:
     problems: list[str] = []
     try:
         account = _keyring_account(home / KEY_NAME)
+        # A killed rewriting may have left a second copy of the wrapped keys; those first, while the key file still says whose.
+        remove_temporaries(home / KEY_NAME)
+        wipe_formers(home / KEY_NAME)
         wipe_file(home / KEY_NAME)
         sync_folder(home)
         fault_point("forget.after_key")
@@ -53,11 +58,12 @@ def erase_files(home: Path) -> list[str]:
                 forget_keyring_entry(account)
             except KeyUnavailableError as error:
                 problems.append(str(error))
-        for name in (STORE_NAME, COUNTER_NAME):
+        for name in (STORE_NAME, COUNTER_NAME, QUARANTINE_NAME):
             wipe_file(home / name)
         fault_point("forget.after_store")
-        for name in (KEY_NAME, STORE_NAME, COUNTER_NAME):
+        for name in (STORE_NAME, COUNTER_NAME, QUARANTINE_NAME):
             remove_temporaries(home / name)
+            wipe_formers(home / name)
         for name in HOME_FOLDERS:
             remove_tree(home / name)
         sync_folder(home)

@@ -23,12 +23,16 @@ class Schema:
     version: int
     steps: Mapping[int, Migration] = field(default_factory=dict)
 
-    def bring_forward(self, tables: Tables, version: int) -> Tables:
-        """`tables` of schema `version` as tables of this schema. Raises StoreSchemaError, StoreDamagedError."""
+    def refuse_newer(self, version: int) -> None:
+        """Raises StoreSchemaError for contents that this version would lose."""
         if version > self.version:
             raise StoreSchemaError(
                 f"the store was written by a newer version (schema {version}, this one knows {self.version}): update the app"
             )
+
+    def bring_forward(self, tables: Tables, version: int) -> Tables:
+        """`tables` of schema `version` as tables of this schema. Raises StoreSchemaError, StoreDamagedError."""
+        self.refuse_newer(version)
         for step in range(version, self.version):
             migrate = self.steps.get(step)
             if migrate is None:

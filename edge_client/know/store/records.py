@@ -6,7 +6,6 @@ Thread-safe. Between transactions, memory holds exactly what is on disk: a chang
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -14,73 +13,27 @@ from pathlib import Path
 from typing import Any, cast
 
 from tinydb import TinyDB
-from tinydb.storages import Storage
-from tinydb.table import Table
 
+from edge_client.know.store.contents import OWN
+from edge_client.know.store.documents import Documents
 from edge_client.know.store.erasure import erase_files
-from edge_client.know.store.keys import KeySource
-from edge_client.know.store.storage import LOCK_NAME, STORE_NAME, EncryptedStorage
+from edge_client.know.store.frames import encode_value
+from edge_client.know.store.keys import KeySource, check_purpose
+from edge_client.know.store.quarantine import Quarantine
+from edge_client.know.store.sealed_journal import DESTROYING, SealedJournal
+from edge_client.know.store.storage import LOCK_NAME, EncryptedStorage
 from edge_client.platform import remove_lock
-from shared_models.errors import StoreWriteError
-
-
-class _Cache(Storage):
-    """Holds the parsed tables between commits; what TinyDB changes in it reaches the disk at `commit`, or is dropped."""
-
-    def __init__(self, inner: EncryptedStorage) -> None:
-        self.inner = inner
-        self.held = False
-        """True inside a transaction: writes wait for `commit`."""
-        self._dirty = False
-        self._tables = inner.read() or {}
-
-    def read(self) -> dict[str, dict[str, Any]]:
-        self.inner.require_open()
-        return self._tables
-
-    def write(self, data: dict[str, dict[str, Any]]) -> None:
-        self._tables, self._dirty = data, True
-        if not self.held:
-            self.commit()
-
-    def commit(self) -> None:
-        if not self._dirty:
-            return
-        try:
-            self.inner.write(self._tables)
-        except BaseException:
-            self.drop()
-            raise
-        self._dirty = False
-
-    def drop(self) -> None:
-        """Forget what was not committed."""
-        self._dirty = False
-        self._tables = self.inner.read() or {}
-
-    def close(self) -> None:
-        self._tables = {}
-        self.inner.close()
-
-
-class _Documents(Table):
-    """TinyDB's table with text for document ids."""
-
-    document_id_class = str
-
-    def replace(self, key: str, document: dict[str, Any]) -> None:
-        """Put `document` under `key`; one that is there is replaced whole and keeps its place."""
-        self._update_table(lambda table: table.__setitem__(key, document))
+from shared_models.errors import InputError, StoreWriteError
 
 
 class _Database(TinyDB):
-    table_class = _Documents
+    table_class = Documents
 
 
 class Records:
     """One table: text key → JSON object, in the order in which keys were first put."""
 
-    def __init__(self, store: Store, name: str, documents: _Documents) -> None:
+    def __init__(self, store: Store, name: str, documents: Documents) -> None:
         self._store = store
         self._name = name
         self._documents = documents
@@ -92,36 +45,44 @@ class Records:
     def get(self, key: str) -> dict[str, Any] | None:
         """A copy of the object under `key`."""
         with self._store.lock:
-            found = self._documents.get(doc_id=key)
-            return None if found is None else copy.deepcopy(dict(found))
+            row = self._documents.rows().get(key)
+        return None if row is None else json.loads(row)
 
     def put(self, key: str, value: Mapping[str, Any]) -> None:
         """Keep `value` under `key`: durable on return, or at the end of the transaction. Raises StoreWriteError."""
-        try:
-            document = json.loads(json.dumps(dict(value), allow_nan=False))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise StoreWriteError(f"table {self._name!r} keeps JSON objects only: {error}") from error
+        if not isinstance(key, str):
+            raise StoreWriteError(f"table {self._name!r} has keys of text, not {type(key).__name__}")
+        row = self._encoded(value)
         with self._store.lock:
-            self._documents.replace(key, document)
+            self._documents.storage.change(self._name, [(key, row)])
+
+    def append(self, value: Mapping[str, Any]) -> str:
+        """Keep `value` under a new key, above all that were given before, and return that key. Raises StoreWriteError."""
+        row = self._encoded(value)
+        with self._store.lock:
+            key = str(self._documents.storage.next_key())
+            self._documents.storage.change(self._name, [(key, row)])
+            return key
 
     def delete(self, key: str) -> bool:
-        """Remove `key`; True if it was there."""
+        """Remove `key`; True if it was there. Its sealed bytes go with the next snapshot, at the latest at closing."""
         with self._store.lock:
-            if key not in self:
+            if key not in self._documents.rows():
                 return False
-            return bool(self._documents.remove(doc_ids=[key]))
+            self._documents.storage.change(self._name, [(key, None)])
+            return True
 
     def clear(self) -> int:
-        """Remove all; returns how many there were."""
+        """Remove all, their sealed bytes too; returns how many there were."""
         with self._store.lock:
-            count = len(self)
+            count = len(self._documents.rows())
             if count:
-                self._documents.truncate()
+                self._documents.storage.change(self._name, [(None, None)])
             return count
 
     def keys(self, prefix: str = "") -> list[str]:
         with self._store.lock:
-            return [key for key in self._documents._read_table() if key.startswith(prefix)]
+            return [key for key in self._documents.rows() if key.startswith(prefix)]
 
     def entries(self, prefix: str = "") -> list[dict[str, Any]]:
         """Copies of the objects whose keys start with `prefix`, in the order in which the keys were first put."""
@@ -130,20 +91,26 @@ class Records:
     def items(self, prefix: str = "") -> list[tuple[str, dict[str, Any]]]:
         """The same with their keys."""
         with self._store.lock:
-            table = self._documents._read_table()
-            return [(key, copy.deepcopy(dict(value))) for key, value in table.items() if key.startswith(prefix)]
+            rows = [(key, row) for key, row in self._documents.rows().items() if key.startswith(prefix)]
+        return [(key, json.loads(row)) for key, row in rows]
 
     def transaction(self) -> contextlib.AbstractContextManager[Store]:
         """The store's (all tables together): so that one table can serve as the gate's memory."""
         return self._store.transaction()
 
+    def _encoded(self, value: Mapping[str, Any]) -> bytes:
+        try:
+            return encode_value(dict(value))
+        except (TypeError, ValueError, StoreWriteError) as error:
+            raise StoreWriteError(f"table {self._name!r} keeps JSON objects only: {error}") from error
+
     def __contains__(self, key: str) -> bool:
         with self._store.lock:
-            return bool(self._documents.contains(doc_id=key))
+            return key in self._documents.rows()
 
     def __len__(self) -> int:
         with self._store.lock:
-            return len(self._documents)
+            return len(self._documents.rows())
 
 
 class Store:
@@ -152,8 +119,7 @@ class Store:
     def __init__(self, folder: Path | str, *, key: bytes | str | KeySource | None) -> None:
         self.lock = threading.RLock()
         self._storage = EncryptedStorage(folder, key=key)
-        self._cache = _Cache(self._storage)
-        self._database = _Database(storage=lambda: self._cache)
+        self._database = _Database(storage=lambda: self._storage)
         self._records: dict[str, Records] = {}
         self._depth = 0
         self._failed = False
@@ -166,11 +132,35 @@ class Store:
     def closed(self) -> bool:
         return self._storage.closed
 
-    def table(self, name: str) -> Records:
-        """The table `name`; it need not exist before."""
+    @property
+    def quarantine(self) -> Quarantine | None:
+        """The warning that damage has cost records; it stays with the store. None if it never did."""
         with self.lock:
+            self._storage.require_open()
+            return self._storage.sealed.quarantine
+
+    @property
+    def quarantined(self) -> bool:
+        """True if what the device remembers for itself (consent, what the gate has spent) may be among the lost records.
+
+        The gate must then refuse: a forgotten expense would be a second budget. It stays True until all is erased.
+        """
+        found = self.quarantine
+        return found is not None and found.unsafe
+
+    def table(self, name: str, purpose: str | None = None) -> Records:
+        """The table `name`; it need not exist before. With `purpose` it is sealed with that purpose's own key from now on.
+
+        What it already holds under another key is sealed again at once. Without `purpose` a table keeps the one it has.
+        Raises InputError, StoreWriteError.
+        """
+        if not isinstance(name, str) or name == OWN:
+            raise InputError(f"a table's name is text, not {name!r:.60}")
+        with self.lock:
+            if purpose is not None:
+                self._storage.assign(name, check_purpose(purpose))
             if name not in self._records:
-                documents = cast(_Documents, self._database.table(name, cache_size=0))
+                documents = cast(Documents, self._database.table(name, cache_size=0))
                 self._records[name] = Records(self, name, documents)
             return self._records[name]
 
@@ -183,53 +173,94 @@ class Store:
         with self.lock:
             self._storage.require_open()
             if self._depth == 0:
-                self._failed, self._cache.held = False, True
+                self._failed = False
+                self._storage.hold()
             self._depth += 1
             try:
                 yield self
                 if self._depth == 1:
                     if self._failed:
                         raise StoreWriteError("an inner part of this transaction failed, so nothing of it was kept")
-                    self._cache.commit()
+                    self._storage.commit()
             except BaseException:
                 self._failed = True
                 if not self._storage.closed:
-                    self._cache.drop()
+                    self._storage.drop()
                 raise
             finally:
                 self._depth -= 1
                 if self._depth == 0:
-                    self._cache.held = False
+                    self._storage.held = False
+            if self._depth == 0 and not self._storage.closed:
+                self._storage.sealed.destroy_marked()
+
+    def destroy_purpose(self, purpose: str) -> None:
+        """Destroy the key of `purpose` and every table sealed with it: no copy of the store's file, however old, gives it back.
+
+        Inside a transaction it happens when that is committed. From the commit on it will happen, whatever is killed: what was
+        left undone is done at the next opening. The tables may be used again, under a new key. A purpose that was never used is
+        fine. Raises InputError, StoreWriteError: then the tables are empty already if the commit stood, and the next call, or
+        the next opening, destroys the key.
+        """
+        check_purpose(purpose)
+        with self.transaction():
+            if self._storage.sealed.knows_purpose(purpose):
+                for name in self._storage.contents.tables_of(purpose):
+                    self._storage.change(name, [(None, None)])
+                self._storage.change(OWN, [(DESTROYING + purpose, b"{}")])
+
+    def rotate_keys(self) -> None:
+        """New random keys for everything, under the same passphrase, keyring entry or raw key. Raises StoreWriteError."""
+        with self._outside_transactions() as sealed:
+            sealed.rotate_keys()
+
+    def compact(self) -> None:
+        """Write what is live in place of the journal, and overwrite that. Raises StoreWriteError."""
+        with self._outside_transactions() as sealed:
+            sealed.compact()
+
+    @contextlib.contextmanager
+    def _outside_transactions(self) -> Iterator[SealedJournal]:
+        with self.lock:
+            self._storage.require_open()
+            if self._depth:
+                raise StoreWriteError("this cannot be done inside a transaction")
+            yield self._storage.sealed
 
     def erase(self) -> list[str]:
-        """Destroy the key, then the files, and close; returns what withstood, in words. See erasure.py."""
+        """Destroy the keys, then the files, and close; returns what withstood, in words. See erasure.py."""
         with self.lock:
             self._storage.require_open()
             folder, lock = self.folder, self._storage.surrender_lock()
             try:
-                self._cache.close()
                 return erase_files(folder)
             finally:
                 remove_lock(lock, folder / LOCK_NAME)
 
     def describe(self) -> dict[str, Any]:
-        """Counts and sizes, as plain JSON."""
+        """Counts and sizes, as plain JSON; `repaired` and `quarantine` say what damage did, None if nothing."""
         with self.lock:
-            tables = self._cache.read()
+            self._storage.require_open()
+            found = self._storage.sealed.quarantine
             return {
                 "folder": str(self.folder),
                 "store_id": self._storage.store_id,
                 "key": self._storage.key_kind,
                 "schema": self._storage.schema_version,
-                "commits": self._storage.commits,
-                "size_bytes": (self.folder / STORE_NAME).stat().st_size,
-                "records": {name: len(table) for name, table in sorted(tables.items())},
+                "commits": self._storage.sealed.counter,
+                "size_bytes": self._storage.sealed.size_bytes,
+                "live_bytes": self._storage.contents.live_bytes,
+                "records": dict(sorted(self._storage.contents.counts().items())),
+                "purposes": self._storage.contents.purposes_in_use(),
+                "repaired": self._storage.repaired,
+                "quarantined": self.quarantined,
+                "quarantine": None if found is None else found.document(),
             }
 
     def close(self) -> None:
         """Twice is fine. Everything committed is on disk already."""
         with self.lock:
-            self._cache.close()
+            self._storage.close()
 
     def __enter__(self) -> Store:
         return self

@@ -99,7 +99,7 @@ class PipePort:
         self.send(Frame("round", asked, {"weights": weights}, {"request": request}))
         frame = self._receive()
         if frame.kind == "train":
-            self.send(_train(frame, trainer))
+            self.send(train_as_asked(frame, trainer))
             frame = self._receive()
         if frame.kind == "refused":
             raise RefusedError("the device does not contribute to this round")
@@ -130,7 +130,8 @@ class PipePort:
         self._on_close()
 
 
-def _train(frame: Frame, trainer: Trainer) -> Frame:
+def train_as_asked(frame: Frame, trainer: Trainer) -> Frame:
+    """The answer to a frame `train`: `update`, or `failed` with the kind of error and no text."""
     try:
         local = LocalTraining(**frame.body)
         update = trainer(

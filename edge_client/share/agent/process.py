@@ -248,7 +248,7 @@ class AgentProcess:
         weights = frame.array("weights", "float32", 2)
         if set(frame.blobs) != {"request"}:
             raise WireError("a round carries a request")
-        trainer = _RemoteTrainer(child, self._limits.train_s, self._take_state)
+        trainer = RemoteTrainer(child, self._limits.train_s, self._take_state)
         try:
             plan, request = Envelope.from_document(envelope), frame.blobs["request"]
             sealed = self._port.contribute(plan, tuple(labels), weights, trainer, request)
@@ -285,7 +285,7 @@ class AgentProcess:
             self._on_state(state, error)
 
 
-class _RemoteTrainer:
+class RemoteTrainer:
     """The `Trainer` that a gate gets: trains in the child, once."""
 
     def __init__(self, child: AgentChannel, timeout_s: float, on_state: Callable[[Frame], None]) -> None:

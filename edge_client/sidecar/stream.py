@@ -1,0 +1,125 @@
+"""Server-sent events (WHATWG HTML, section 9.2): decisions and triggers, to every app that listens, as they happen.
+
+Whoever reads too slowly loses the oldest events and is told how many. The last few can be had again with `Last-Event-ID`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared_models.errors import LimitError
+
+DECISION, TRIGGER = "decision", "trigger"
+MAX_LISTENERS = 32
+MAX_WAITING = 256
+REMEMBERED = 64
+HEARTBEAT_S = 15.0
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One event of the stream."""
+
+    number: int
+    kind: str
+    data: str
+
+    def text(self) -> str:
+        return f"id: {self.number}\nevent: {self.kind}\ndata: {self.data}\n\n"
+
+
+@dataclass(eq=False)
+class _Listener:
+    loop: asyncio.AbstractEventLoop
+    arrived: asyncio.Event
+    waiting: deque[Sent] = field(default_factory=deque)
+    lost: int = 0
+
+
+class Hub:
+    """Published from any thread; listened to in the server's loop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._listeners: list[_Listener] = []
+        self._recent: deque[Sent] = deque(maxlen=REMEMBERED)
+        self._number = 0
+        self._closed = False
+
+    @property
+    def listeners(self) -> int:
+        with self._lock:
+            return len(self._listeners)
+
+    def publish(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Give `data` to everybody who listens; never waits."""
+        text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=str)
+        with self._lock:
+            self._number += 1
+            sent = Sent(self._number, kind, text)
+            self._recent.append(sent)
+            for listener in self._listeners:
+                if len(listener.waiting) >= MAX_WAITING:
+                    listener.waiting.popleft()
+                    listener.lost += 1
+                listener.waiting.append(sent)
+                _wake(listener)
+
+    def forget(self) -> None:
+        """Drop what could be had again: called when the user erases or withdraws."""
+        with self._lock:
+            self._recent.clear()
+            for listener in self._listeners:
+                listener.waiting.clear()
+
+    def close(self) -> None:
+        """End every stream; the server is about to stop."""
+        with self._lock:
+            self._closed = True
+            for listener in self._listeners:
+                _wake(listener)
+
+    def listen(self, after: int | None = None) -> AsyncIterator[str]:
+        """The stream as text, from event `after` on if it is still remembered. Raises LimitError at once if too many listen."""
+        listener = _Listener(asyncio.get_running_loop(), asyncio.Event())
+        with self._lock:
+            if len(self._listeners) >= MAX_LISTENERS:
+                raise LimitError(f"{MAX_LISTENERS} streams are open already", 429, 5.0)
+            if after is not None:
+                listener.waiting.extend(sent for sent in self._recent if sent.number > after)
+            self._listeners.append(listener)
+        return self._texts(listener)
+
+    async def _texts(self, listener: _Listener) -> AsyncIterator[str]:
+        try:
+            yield "retry: 2000\n: listening\n\n"
+            while not self._closed:
+                with self._lock:
+                    waiting, listener.waiting = listener.waiting, deque()
+                    lost, listener.lost = listener.lost, 0
+                    listener.arrived.clear()
+                if lost:
+                    yield f": {lost} events were lost, you read too slowly\n\n"
+                for sent in waiting:
+                    yield sent.text()
+                try:
+                    await asyncio.wait_for(listener.arrived.wait(), HEARTBEAT_S)
+                except TimeoutError:
+                    yield ": still here\n\n"
+        finally:
+            with self._lock:
+                self._listeners.remove(listener)
+
+
+def _wake(listener: _Listener) -> None:
+    try:
+        listener.loop.call_soon_threadsafe(listener.arrived.set)
+    except RuntimeError:
+        # Its loop has ended, and the stream with it.
+        return

@@ -1,0 +1,108 @@
+"""SIGKILL at random times over grant, keep and withdraw: what was acknowledged holds, and what was withdrawn stays shut for ever.
+
+A child turns a consent on and off and prints each step once it is durable. The parent stops it for a moment to copy its files,
+kills it, opens the store as any program would, and then puts the copy back beside today's keys.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edge_client.know.consent import Consent
+from edge_client.know.store import Store
+from shared_models.errors import StoreError
+
+ROOT = Path(__file__).parents[2]
+KEY = bytes(range(32))
+PERSONAL = "personalisation"
+
+CHILD = """
+import sys
+from edge_client.know.consent import Consent
+from edge_client.know.store import Store
+
+with Store(sys.argv[1], key=bytes(range(32))) as store:
+    consent = Consent(store, lambda: 1_800_000_000.0)
+    for turn in range(int(sys.argv[2]), 1_000_000):
+        consent.grant("personalisation")
+        for number in range(3):
+            store.table("events", purpose="personalisation").append({"text": f"canary-{turn:06d}", "number": number})
+        print("kept", turn, flush=True)
+        consent.withdraw("personalisation")
+        print("withdrawn", turn, flush=True)
+"""
+
+
+def shown(folder: Path) -> set[int]:
+    """The turns of which something is found in the store in `folder`; none if it does not open."""
+    try:
+        with Store(folder, key=KEY) as store:
+            return {int(turn) for turn in re.findall(r"canary-(\d{6})", json.dumps(store.table("events").items()))}
+    except StoreError:
+        return set()
+
+
+def kill_once(home: Path, old: Path, turn: int, generator: random.Random) -> tuple[int, bool]:
+    """Run from `turn`, kill, check; returns the next turn, and whether the copy of the file could be read with the old keys."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(home), str(turn)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert child.stdout is not None
+    first = child.stdout.readline()
+    time.sleep(generator.uniform(0.0, 0.05))
+    child.send_signal(signal.SIGSTOP)
+    time.sleep(0.005)
+    old.mkdir()
+    for name in ("store.key", "store.counter", "store.tacit"):
+        shutil.copy(home / name, old / name)
+    child.send_signal(signal.SIGCONT)
+    time.sleep(generator.uniform(0.0, 0.05))
+    child.kill()
+    with child.stdout:
+        lines = (first + child.stdout.read()).split("\n")[:-1]
+    assert child.wait(60) == -signal.SIGKILL
+    steps = [(word, int(number)) for word, number in (line.split() for line in lines)]
+    withdrawn = max((number for word, number in steps if word == "withdrawn"), default=turn - 1)
+    last_word, last_turn = steps[-1]
+    with Store(home, key=KEY) as store:
+        state = Consent(store, lambda: 0.0).state(PERSONAL)
+        entries = [entry["text"] for entry in store.table("events", purpose=PERSONAL).entries()]
+    if state == "off":
+        assert entries == []
+    else:
+        assert state == "granted"
+        assert set(entries) <= {f"canary-{withdrawn + 1:06d}"}
+        assert len(entries) == 3 or last_word == "withdrawn"
+    assert shown(home) <= {withdrawn + 1}
+    readable = bool(shown(old))
+    shutil.copy(home / "store.key", old / "store.key")
+    assert not {found for found in shown(old) if found <= withdrawn}
+    shutil.rmtree(old)
+    return last_turn + 2, readable
+
+
+def kill_often(folder: Path, kills: int, seed: int) -> int:
+    generator, turn, readable = random.Random(seed), 0, 0
+    for _ in range(kills):
+        turn, could_be_read = kill_once(folder / "home", folder / "old", turn, generator)
+        readable += could_be_read
+    return readable
+
+
+def test_kills_over_consent_and_withdrawal_keep_both_and_the_data_in_step(tmp_path: Path) -> None:
+    kill_often(tmp_path, kills=4, seed=3)
+
+
+@pytest.mark.deep
+def test_many_kills_over_consent_and_withdrawal(tmp_path: Path) -> None:
+    assert kill_often(tmp_path, kills=200, seed=4) > 10
