@@ -170,7 +170,7 @@ def client_rows(case: str, found: Figures, *, goals: bool) -> list[Row]:
 
 
 def round_rows(cohort: int, dimension: int, drop: float, colluding: float, found: Figures) -> list[Row]:
-    case = f"{cohort:,} x {dimension:,}, {drop:.0%} drop, γ {colluding:.0%}"
+    case = f"{cohort:,} x {dimension:,} -{drop:.0%} γ{colluding:.0%}"
     goals = (cohort, dimension) == GOAL_CASE
     held_mb = 4e-6 * cohort * dimension
     goal = (GOAL, GOAL_SERVER_S[drop]) if goals else ("", None)
