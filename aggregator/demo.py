@@ -10,17 +10,15 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import Progress
 
 from aggregator.checkpoint import FleetState
+from aggregator.demo_words import Learned, print_summary, progress_bars
 from aggregator.evaluation import Comparison, Features, HeldOut, compare
 from aggregator.fleet import Fleet, load_encoder
 from aggregator.modelling import PublicPhrases
@@ -34,7 +32,6 @@ from privacy.accounting import default_delta
 from privacy.cli import sign_for_fleet, write_atomically
 from privacy.enrolment import Certificate, EnrolmentRegister, issue_certificate
 from privacy.keys import load_signing_key, new_key_pair
-from privacy.policy import Policy
 from privacy.policy_text import PolicyDraft, draft_policy
 from privacy.report_page import render_html
 from privacy.reports import build_report, spent_epsilon, verify_ledger
@@ -75,21 +72,6 @@ class DemoOptions:
             raise ConfigError(f"with {self.users} users δ = N^-1.1 would be above {MAX_DELTA}: take at least 66 users")
 
 
-@dataclass
-class Learned:
-    """What the rounds showed, round by round."""
-
-    accuracies: list[float]
-    epsilons: list[float] = field(default_factory=lambda: [0.0])
-    bytes_up: int = 0
-    if_more_collude: dict[str, float] = field(default_factory=dict)
-    """ε if more devices than γ collude, by how many."""
-    mended: int = 0
-    """Held-out utterances that the seed phrases got wrong and the released model gets right."""
-    broken: int = 0
-    """The reverse."""
-
-
 def run_demo(options: DemoOptions, console: Console | None = None) -> int:
     """Run it; 0 if everything held. Leaves fleet, ledger, report and plots in `options.out`."""
     console = console or Console(highlight=False)
@@ -98,7 +80,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
         if not (options.out / "fleet").is_dir():
             raise ConfigError(f"{options.out}: exists and was not made by the demo; choose another folder with --out")
         shutil.rmtree(options.out)
-    with _bars(console) as bars, tempfile.TemporaryDirectory(prefix="tacit-demo-") as devices:
+    with progress_bars(console) as bars, tempfile.TemporaryDirectory(prefix="tacit-demo-") as devices:
         fleet, phrases = _found(options, bars, console)
         population, texts = _people(options, phrases, bars, console)
         learned, fleet_devices = _learn(options, fleet, phrases, population, texts, Path(devices), bars, console)
@@ -107,7 +89,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
         proved = _prove(fleet, fleet_devices)
         fleet_devices.close()
         _converse(fleet, phrases, population, texts, Path(devices) / "newcomer", learned, console)
-    _summary(options, fleet, learned, comparisons, proved, version, time.monotonic() - started_s, console)
+    print_summary(options, fleet, learned, comparisons, proved, version, time.monotonic() - started_s, console)
     return 0
 
 
@@ -361,69 +343,6 @@ def _converse(
     if left or problems:
         raise RoundError(f"erasure left something behind: {left or problems}")
     console.print("  erased: key first, then files; a search for what the newcomer typed finds nothing")
-
-
-def _summary(
-    options: DemoOptions,
-    fleet: Fleet,
-    learned: Learned,
-    comparisons: list[Comparison],
-    proved: int,
-    version: int,
-    seconds: float,
-    console: Console,
-) -> None:
-    policy: Policy = fleet.policy()
-    table = Table(title=f"What {options.users} devices learned together", title_justify="left")
-    table.add_column("model")
-    table.add_column("accuracy on held-out wording", justify="right")
-    table.add_column(f"over {len(comparisons)} seeds", justify="right")
-    table.add_column("privacy")
-    rows = (
-        ("seed phrases alone", learned.accuracies[0], "seed_phrases", "nobody's data"),
-        (
-            "federated, this fleet",
-            learned.accuracies[-1],
-            "federated",
-            f"ε {learned.epsilons[-1]:.2f}, δ {policy.delta:.2g}",
-        ),
-        ("federated, not private", None, "federated_not_private", "none"),
-        ("all data in one place", None, "central_not_private", "none"),
-    )
-    for name, here, attribute, privacy in rows:
-        values = [getattr(item, attribute) for item in comparisons]
-        spread = f"{np.mean(values):.1%} ({min(values):.1%} to {max(values):.1%})"
-        table.add_row(name, "" if here is None else f"{here:.1%}", spread, privacy)
-    console.print(table)
-    lift = learned.accuracies[-1] - learned.accuracies[0]
-    console.print(
-        f"Lift {100 * lift:+.1f} points · {proved} receipts of {min(options.complete, options.users)} complete devices proved "
-        f"in the ledger · {learned.bytes_up / 2**20:.0f} MiB up in all · release {version} · {seconds:.0f} s"
-    )
-    left = ", ".join(f"{name} {epsilon:.1f}" for name, epsilon in learned.if_more_collude.items() if name != "gamma")
-    console.print(
-        f"ε holds if at most {policy.colluding_share:.0%} of the devices collude with the aggregator; if more do: {left}."
-    )
-    console.print(f"Plots, report and ledger: {options.out}\n\nTry next:")
-    for command in (
-        f"tacit-device chat --home my-assistant --bundle {fleet.bundle}",
-        f"tacit-privacy report {options.out / 'ledger.jsonl'} --officer {options.out / 'officer.pub'} --html report.html",
-        "tacit-fleet domain new my-domain",
-    ):
-        console.print(f"  {command}", soft_wrap=True)
-
-
-@contextmanager
-def _bars(console: Console) -> Iterator[Progress]:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=False, refresh_per_second=4) as bars:
-        yield bars
 
 
 __all__ = ["DemoOptions", "run_demo"]

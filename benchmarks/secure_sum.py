@@ -10,53 +10,48 @@ plain integer sums instead.
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
-import functools
-import importlib
-import io
 import math
 import multiprocessing
 import os
-import resource
-import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import nacl.signing
 import numpy as np
 
 from benchmarks.harness import Options, Row, main
-from privacy import enrolment
-from privacy.secure_sum import messages, roster, sizing
-from privacy.secure_sum.device import DeviceSession
-from privacy.secure_sum.server import ServerSession
+from benchmarks.secure_sum_flower import measure_flower
+from benchmarks.secure_sum_round import (
+    CLIENT_STAGES,
+    COLLUDING,
+    MEASURED,
+    SURVIVING,
+    Figures,
+    measure_round,
+    measure_sampled,
+    plan_for,
+)
+from privacy.secure_sum import sizing
 from privacy.secure_sum.sizing import graph_size
 from shared_models.errors import PolicyError
-from shared_models.wire import MODE_DISTRIBUTED, SCALE, RoundPlan
 
-NOW_S = 1_800_000_000
-TASK = "fleet"
-HASH = "ab" * 32
-CLIENT_STAGES = ("advertise", "draw", "share", "contribute", "agree", "unmask")
-MEASURED = 10
-"""Devices whose CPU is measured; they are among the survivors."""
 GOAL = "goal"
 FLOWER = "SecAgg+, composed"
 FLOWER_50 = "SecAgg+, 1 client x 50"
 GOAL_CASE = (1000, 60_000)
 GOAL_SERVER_S = {0.1: 2.5, 0.3: 6.0}
-Figures = dict[str, float]
+FEW_COLLUDE = 0.05
+"""The demo's γ: fewer colluders, so fewer share-holders."""
 
 
 def run(options: Options) -> list[Row]:
     rows = graph_rows()
     options.say("mask generators, X25519, samplers")
     rows += apart(primitives, options.pick(20, 200, 500))
-    for cohort, dimension, drop in rounds(options):
-        options.say(f"n = {cohort:,}, d = {dimension:,}, {drop:.0%} drop out")
-        rows += round_rows(cohort, dimension, drop, apart(measure_round, cohort, dimension, drop))
+    for cohort, dimension, drop, colluding in rounds(options):
+        options.say(f"n = {cohort:,}, d = {dimension:,}, {drop:.0%} drop out, {colluding:.0%} collude")
+        found = apart(measure_round, cohort, dimension, drop, colluding)
+        rows += round_rows(cohort, dimension, drop, colluding, found)
     if options.full:
         options.say("n = 10,000, sampled")
         rows += sampled_rows(10_000, 60_000, apart(measure_sampled, 10_000, 60_000))
@@ -66,13 +61,15 @@ def run(options: Options) -> list[Row]:
     return rows
 
 
-def rounds(options: Options) -> list[tuple[int, int, float]]:
-    """(devices, dimension, part of them that drops out after sharing)."""
+def rounds(options: Options) -> list[tuple[int, int, float, float]]:
+    """(devices, dimension, part of them that drops out after sharing, part that is assumed to collude)."""
     if options.quick:
-        return [(100, 1_000, 0.1), (100, 12_000, 0.3)]
-    chosen = [(100, 1_000, 0.1), (100, 12_000, 0.1), (100, 60_000, 0.1), (*GOAL_CASE, 0.1), (*GOAL_CASE, 0.3)]
+        return [(100, 1_000, 0.1, COLLUDING), (100, 12_000, 0.3, COLLUDING)]
+    chosen = [(100, dimension, 0.1, COLLUDING) for dimension in (1_000, 12_000, 60_000)]
+    chosen += [(*GOAL_CASE, drop, colluding) for colluding in (COLLUDING, FEW_COLLUDE) for drop in (0.1, 0.3)]
     if options.full:
-        chosen += [(1000, 1_000, 0.1), (1000, 12_000, 0.1), (100, 1_000_000, 0.1)]
+        chosen += [(1000, dimension, 0.1, COLLUDING) for dimension in (1_000, 12_000)]
+        chosen += [(100, 1_000_000, 0.1, COLLUDING)]
     return chosen
 
 
@@ -91,7 +88,7 @@ def graph_rows() -> list[Row]:
     rows = []
     for cohort in (10, 20, 30, 50, 100, 200, 300, 500, 1000, 2000, 5000, 10_000):
         case = f"graph, n = {cohort:,}"
-        survivors, colluders = math.ceil(0.7 * cohort), math.ceil(0.1 * cohort)
+        survivors, colluders = math.ceil(SURVIVING * cohort), math.ceil(COLLUDING * cohort)
         try:
             size = graph_size(cohort, colluders, survivors)
         except PolicyError as error:
@@ -152,248 +149,7 @@ def best_ms(call: Callable[[], object], repeats: int) -> float:
     return 1000 * min(took)
 
 
-# -- whole rounds ---------------------------------------------------------------------------------------------------
-
-
-def plan_for(cohort: int, dimension: int) -> RoundPlan:
-    survivors, colluders = math.ceil(0.7 * cohort), math.ceil(0.1 * cohort)
-    size = graph_size(cohort, colluders, survivors)
-    return RoundPlan(
-        task=TASK,
-        round_id=1,
-        purpose="intent-model",
-        contribution="intent_head",
-        contribution_version=1,
-        dimension=dimension,
-        clip_norm=1.0,
-        noise_variance=(4 * SCALE) ** 2,
-        cohort=cohort,
-        min_survivors=survivors,
-        colluders=colluders,
-        degree=size.degree,
-        threshold=size.threshold,
-        health_dimension=0,
-        mode=MODE_DISTRIBUTED,
-        issued_s=NOW_S,
-        deadline_s=NOW_S + 600,
-        model_hash=HASH,
-        encoder_hash=HASH,
-        policy_hash=HASH,
-        policy_sequence=1,
-    )
-
-
-def forget() -> None:
-    """Empty everything that one process remembers for all its devices, but for the graph's size (a row of its own)."""
-    roster.signature_holds.cache_clear()
-    roster._root.cache_clear()
-    roster._distinct.cache_clear()
-    messages._leaves.cache_clear()
-    enrolment._is_signed.cache_clear()
-
-
-class TimedSession(DeviceSession):
-    """Knows what checking the others' signatures over the survivors has cost."""
-
-    agreement_s = 0.0
-
-    def _check_agreement(self, request: messages.UnmaskRequest) -> None:
-        begun = time.process_time()
-        super()._check_agreement(request)
-        self.agreement_s += time.process_time() - begun
-
-
-class Cohort:
-    """A server and its devices in this process, with what each of them spends and sends."""
-
-    def __init__(self, cohort: int, dimension: int) -> None:
-        self.plan = plan_for(cohort, dimension)
-        self.cpu: dict[str, float] = defaultdict(float)
-        """Stage → seconds: the sum over the measured devices, or the server's under "server" and its stage."""
-        self.up: dict[int, int] = defaultdict(int)
-        self.down: dict[int, int] = defaultdict(int)
-        authority = nacl.signing.SigningKey.generate()
-        self.server = ServerSession(self.plan, bytes(authority.verify_key), lambda: NOW_S)
-        self.identities = [nacl.signing.SigningKey.generate() for _ in range(cohort)]
-        self.devices: list[TimedSession] = []
-        for index, identity in enumerate(self.identities):
-            certificate = enrolment.issue_certificate(
-                authority, TASK, bytes(identity.verify_key), NOW_S - 1000, NOW_S + 100_000
-            )
-            with self.device_cpu(index, "advertise"):
-                device = TimedSession(self.plan, identity, certificate, bytes(authority.verify_key), lambda: NOW_S)
-                advert = device.advert()
-            self.devices.append(device)
-            self.up[index] += len(advert)
-            self.server.add_advert(advert)  # so a device's number is its place
-        self.server.close_roster()
-
-    @contextlib.contextmanager
-    def device_cpu(self, index: int, stage: str) -> Iterator[None]:
-        if index < MEASURED:
-            forget()
-        begun = time.process_time()
-        yield
-        if index < MEASURED:
-            self.cpu[stage] += time.process_time() - begun
-
-    @contextlib.contextmanager
-    def server_cpu(self, stage: str) -> Iterator[None]:
-        begun = time.process_time()
-        yield
-        self.cpu[f"server {stage}"] += time.process_time() - begun
-
-    def ask(
-        self,
-        index: int,
-        stage: str,
-        request: Callable[[], bytes],
-        answer: Callable[[bytes], bytes],
-        add: Callable[[int, bytes], None] | None,
-    ) -> None:
-        with self.server_cpu(stage):
-            raw = request()
-        self.down[index] += len(raw)
-        with self.device_cpu(index, stage):
-            reply = answer(raw)
-        self.up[index] += len(reply)
-        if add is not None:
-            with self.server_cpu(stage):
-                add(index, reply)
-
-    def draw(self, index: int) -> None:
-        device, server = self.devices[index], self.server
-        self.ask(index, "draw", functools.partial(server.draw_request, index), device.draw, server.add_draw)
-
-    def share(self, index: int) -> None:
-        device, server = self.devices[index], self.server
-        self.ask(index, "share", functools.partial(server.share_request, index), device.share, server.add_shares)
-
-    def contribute(self, index: int, values: np.ndarray) -> None:
-        device, server = self.devices[index], self.server
-        with self.server_cpu("contribute"):
-            raw = server.contribute_request(index)
-        self.down[index] += len(raw)
-        ring = values.astype(np.uint32)
-        with self.device_cpu(index, "contribute"):
-            device.open_contribute(raw)
-            masked, proof = device.masked(ring)
-        self.up[index] += masked.nbytes + len(proof)
-        with self.server_cpu("contribute"):
-            server.add_contribution(index, masked, proof)
-
-    def agree(self, index: int) -> None:
-        device, server = self.devices[index], self.server
-        self.ask(index, "agree", server.agree_request, device.agree, server.add_signature)
-
-    def unmask(self, index: int, *, kept: bool = True) -> None:
-        device, server = self.devices[index], self.server
-        add = server.add_unmasking if kept else None
-        self.ask(index, "unmask", functools.partial(server.unmask_request, index), device.unmask, add)
-
-    def figures(self) -> Figures:
-        found = {f"client {stage}": 1000 * self.cpu[stage] / MEASURED for stage in CLIENT_STAGES}
-        found["client"] = sum(found.values())
-        checked_s = sum(device.agreement_s for device in self.devices[:MEASURED])
-        found["client without"] = found["client"] - found["client agree"] - 1000 * checked_s / MEASURED
-        found["up"] = max(self.up[index] for index in range(MEASURED)) / 1000
-        found["down mean"] = sum(self.down[index] for index in range(MEASURED)) / MEASURED / 1000
-        found["down"] = max(self.down[index] for index in range(MEASURED)) / 1000
-        return found
-
-
-def peak_mb() -> float:
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Bytes on macOS, KiB elsewhere.
-    return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
-
-
-def vector(index: int, dimension: int) -> np.ndarray:
-    return np.random.default_rng(index).integers(-SCALE, SCALE, dimension, np.int64)
-
-
-def measure_round(cohort: int, dimension: int, drop: float) -> Figures:
-    """A whole round, of which the last ones drop out after sharing. Raises AssertionError if the sum is not bit-exact."""
-    graph_size.cache_clear()
-    sizing._ln_choose.cache_clear()
-    begun = time.process_time()
-    graph_size(cohort, math.ceil(0.1 * cohort), math.ceil(0.7 * cohort))
-    sized_ms = 1000 * (time.process_time() - begun)
-    members = Cohort(cohort, dimension)
-    server = members.server
-    everybody = range(cohort)
-    answering = range(cohort - round(drop * cohort))
-    for index in everybody:
-        members.draw(index)
-    server.open_sharing()
-    for index in everybody:
-        members.share(index)
-    with members.server_cpu("open"):
-        server.open_contributing()
-    before_mb = peak_mb()
-    plain = np.zeros(dimension, np.int64)
-    for index in answering:
-        values = vector(index, dimension)
-        plain += values
-        members.contribute(index, values)
-    with members.server_cpu("open"):
-        server.open_agreement()
-    for index in answering:
-        members.agree(index)
-    with members.server_cpu("open"):
-        server.open_unmasking()
-    for index in answering:
-        members.unmask(index)
-    with members.server_cpu("release"):
-        released = server.release()
-    if released.survivors != len(answering) or not np.array_equal(released.values, plain):
-        raise AssertionError(f"the sum over {len(answering)} of {cohort} devices is not bit-exact")
-    after = ("open", "contribute", "agree", "unmask", "release")
-    return {
-        **members.figures(),
-        "graph": sized_ms,
-        "server": sum(members.cpu[f"server {stage}"] for stage in after),
-        "release": members.cpu["server release"],
-        "before": before_mb,
-        "peak": peak_mb(),
-    }
-
-
-def measure_sampled(cohort: int, dimension: int) -> Figures:
-    """The measured devices do everything. Of the others adverts, draws and signatures are real, shares are noise of their size
-    and vectors zeros, so that no sum can be released."""
-    members = Cohort(cohort, dimension)
-    server = members.server
-    for index in range(cohort):
-        members.draw(index)
-    server.open_sharing()
-    for index in range(cohort):
-        if index < MEASURED:
-            members.share(index)
-        else:
-            sealed = [os.urandom(messages.SEALED_SHARES_BYTES) for _ in range(server.size.degree)]
-            server.add_shares(index, messages.sealed_shares_to_bytes(sealed))
-    server.open_contributing()
-    shared, zeros = np.ones(cohort, np.bool_), np.zeros(dimension, np.uint32)
-    for index, identity in enumerate(members.identities):
-        if index < MEASURED:
-            members.contribute(index, vector(index, dimension))
-        else:
-            commitment = os.urandom(messages.DIGEST_BYTES)
-            statement = roster.shared_statement(server._context, shared, commitment)
-            proof = messages.Contributed(commitment, identity.sign(statement).signature).to_bytes()
-            server.add_contribution(index, zeros, proof)
-    server.open_agreement()
-    agreed = roster.agreed_statement(server._context, shared, shared)
-    for index, identity in enumerate(members.identities):
-        if index < MEASURED:
-            members.agree(index)
-        else:
-            server.add_signature(index, identity.sign(agreed).signature)
-    server.open_unmasking()
-    for index in range(MEASURED):
-        members.unmask(index, kept=False)
-    return members.figures()
+# -- rows of a round ------------------------------------------------------------------------------------------------
 
 
 def client_rows(case: str, found: Figures, *, goals: bool) -> list[Row]:
@@ -413,8 +169,9 @@ def client_rows(case: str, found: Figures, *, goals: bool) -> list[Row]:
     return rows
 
 
-def round_rows(cohort: int, dimension: int, drop: float, found: Figures) -> list[Row]:
-    case, goals = f"{cohort:,} x {dimension:,}, {drop:.0%} drop", (cohort, dimension) == GOAL_CASE
+def round_rows(cohort: int, dimension: int, drop: float, colluding: float, found: Figures) -> list[Row]:
+    case = f"{cohort:,} x {dimension:,} -{drop:.0%} γ{colluding:.0%}"
+    goals = (cohort, dimension) == GOAL_CASE
     held_mb = 4e-6 * cohort * dimension
     goal = (GOAL, GOAL_SERVER_S[drop]) if goals else ("", None)
     return [
@@ -430,89 +187,6 @@ def round_rows(cohort: int, dimension: int, drop: float, found: Figures) -> list
 
 def sampled_rows(cohort: int, dimension: int, found: Figures) -> list[Row]:
     return client_rows(f"{cohort:,} x {dimension:,}, only {MEASURED} fully", found, goals=False)
-
-
-# -- Flower's SecAgg+ -----------------------------------------------------------------------------------------------
-
-
-def measure_flower(cohort: int, dimension: int) -> Figures:
-    """One client's four stages by Flower's own functions, and the server's work for one client, on the complete graph.
-
-    The other clients' keys are real; the shares that they send are the measured client's own, sealed anew for it.
-    """
-    with contextlib.redirect_stderr(io.StringIO()):
-        # Its package has a function of the module's name.
-        mod = importlib.import_module("flwr.client.mod.secure_aggregation.secaggplus_mod")
-        from flwr.common import ConfigRecord, ndarrays_to_parameters
-        from flwr.common.secure_aggregation.crypto.shamir import combine_shares
-        from flwr.common.secure_aggregation.crypto.symmetric_encryption import encrypt
-        from flwr.common.secure_aggregation.ndarrays_arithmetic import parameters_subtraction
-        from flwr.common.secure_aggregation.secaggplus_constants import Key
-        from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen, share_keys_plaintext_concat
-
-    threshold, modulus = math.ceil(0.7 * cohort), 1 << 32
-    setup = ConfigRecord(
-        {
-            Key.SAMPLE_NUMBER: cohort,
-            Key.SHARE_NUMBER: cohort,
-            Key.THRESHOLD: threshold,
-            Key.CLIPPING_RANGE: 8.0,
-            Key.TARGET_RANGE: 1 << 22,
-            Key.MOD_RANGE: modulus,
-            Key.MAX_WEIGHT: 1000.0,
-        }
-    )
-    states = [mod.SecAggPlusState(nid=number + 1) for number in range(cohort)]
-    for state in states[1:]:
-        mod._setup(state, setup)
-    own = states[0]
-    parameters = ndarrays_to_parameters([np.random.default_rng(0).normal(size=dimension).astype(np.float32)])
-    cpu_s = 0.0
-    up = down = 0
-
-    def timed(call: Callable[[], Any]) -> Any:
-        nonlocal cpu_s
-        begun = time.process_time()
-        result = call()
-        cpu_s += time.process_time() - begun
-        return result
-
-    up += size_of(timed(lambda: mod._setup(own, setup)))
-    keys = ConfigRecord({str(state.nid): [state.pk1, state.pk2] for state in states})
-    down += size_of(keys)
-    up += size_of(timed(lambda: mod._share_keys(own, keys)))
-    seed_share, key_share = own.rd_seed_share_dict[own.nid], own.sk1_share_dict[own.nid]
-    mail = [
-        encrypt(own.ss2_dict[state.nid], share_keys_plaintext_concat(state.nid, own.nid, seed_share, key_share))
-        for state in states[1:]
-    ]
-    request = ConfigRecord({Key.CIPHERTEXT_LIST: mail, Key.SOURCE_LIST: [state.nid for state in states[1:]]})
-    down += size_of(request)
-    up += size_of(timed(lambda: mod._collect_masked_vectors(own, request, 10, parameters)))
-    living = ConfigRecord({Key.ACTIVE_NODE_ID_LIST: [state.nid for state in states], Key.DEAD_NODE_ID_LIST: []})
-    up += size_of(timed(lambda: mod._unmask(own, living)))
-    client_ms = 1000 * cpu_s
-
-    shares = mod.create_shares(own.rd_seed, threshold, cohort)
-    shape = [(), (dimension,)]
-    total = [np.zeros(item, np.int64) for item in shape]
-    cpu_s = 0.0
-    secret = timed(lambda: combine_shares(shares))
-    if secret != own.rd_seed:
-        raise AssertionError("Flower's shares do not combine")
-    timed(lambda: parameters_subtraction(total, pseudo_rand_gen(secret, modulus, shape)))
-    return {"client": client_ms, "server": cpu_s, "up": up / 1000, "down": down / 1000}
-
-
-def size_of(record: Any) -> int:
-    """Bytes of the values of one of Flower's records; numbers as 8."""
-
-    def of(value: Any) -> int:
-        if isinstance(value, list):
-            return sum(of(item) for item in value)
-        return len(value) if isinstance(value, bytes) else 8
-
-    return sum(of(value) for value in record.values())
 
 
 def beside_flower(ours: Figures, theirs: Figures) -> list[Row]:

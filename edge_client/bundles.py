@@ -191,12 +191,17 @@ class BundleStore:
                 kind = ModelDamagedError if "/" in name else BundleTamperedError
                 raise kind(f"{self._folder.path}: {name} is missing or was changed on disk; {ADVICE}")
             files[name] = path
-        documents = _read_documents(files)
-        manifest = documents.manifest
+        try:
+            documents = _read_documents(files)
+            manifest = documents.manifest
+            head = files[manifest.head_target].read_bytes()
+        except OSError as error:
+            # Sound a moment ago: taken away, by another process that has put a newer bundle in place or otherwise.
+            raise BundleTamperedError(f"{self._folder.path}: a file of the bundle cannot be read: {error}") from error
         return ActiveBundle(
             encoder_model=files[manifest.encoder_target],
             tokenizer=files[manifest.tokenizer_target],
-            head=files[manifest.head_target].read_bytes(),
+            head=head,
             rules=documents.rules,
             templates=documents.wording.templates,
             intent_labels=documents.wording.intent_labels,

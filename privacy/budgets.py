@@ -46,6 +46,34 @@ class Spending:
         return cls(**{name: document[name] for name in cls.__dataclass_fields__})
 
 
+ADVERTS_PER_PARTICIPATION = 8
+"""Rounds for which a device offers keys, for each participation that its policy allows in a period.
+
+A secure sum's graph is random and fails with a small probability each time (privacy.guarantees): a server that gives rounds up
+and begins new ones, which costs no ρ, could try until it does. So the tries are counted, and the report's δ carries them all.
+"""
+
+
+@dataclass(frozen=True)
+class Advertised:
+    """A round for which a device offered its keys, as the device keeps it."""
+
+    purpose: str
+    time_s: float
+
+
+def check_adverts(policy: Policy, advert: Advertised, earlier: Iterable[Advertised]) -> None:
+    """Raise BudgetExceededError if `advert` is one too many of its purpose within the policy's period."""
+    limit = ADVERTS_PER_PARTICIPATION * policy.purposes[advert.purpose].participations
+    begun = advert.time_s - policy.period_s
+    count = sum(item.purpose == advert.purpose and item.time_s > begun for item in earlier)
+    if count >= limit:
+        raise BudgetExceededError(
+            f"{advert.purpose}: keys were offered for {count} rounds of this period, most of which came to nothing; "
+            f"{limit} are allowed"
+        )
+
+
 @dataclass(frozen=True)
 class BudgetState:
     """What is spent and left for one purpose at one moment."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nacl.signing
 
-from privacy.enrolment import EnrolmentRegister
+from privacy.enrolment import REST_DAYS, EnrolmentRegister
 from privacy.keys import fingerprint, load_public_key, load_signing_key, new_key_pair
 from privacy.ledger import read_entries
 from privacy.policy import Policy, parse_policy, sign_policy
@@ -107,6 +107,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     certify.add_argument("--identity", type=Path, required=True, metavar="DEVICE.pub")
     certify.add_argument("--days", type=int, default=90)
+    certify.add_argument(
+        "--rest-days",
+        type=int,
+        default=REST_DAYS,
+        help=f"before another device of the same user; no less than the policy's period_days (default: {REST_DAYS})",
+    )
     certify.add_argument("--out", type=Path, required=True)
     certify.set_defaults(run=_enrolment_certify)
     listing = enrolment.add_parser("list", help="list the certificates of an authority")
@@ -232,7 +238,7 @@ def _enrolment_keys(options: argparse.Namespace) -> int:
 def _enrolment_certify(options: argparse.Namespace) -> int:
     register = EnrolmentRegister(options.authority)
     identity = load_public_key(options.identity)
-    certificate = register.certify(options.fleet, options.user, identity, time.time(), options.days)
+    certificate = register.certify(options.fleet, options.user, identity, time.time(), options.days, options.rest_days)
     write_atomically(options.out, certificate.to_bytes())
     print(f"{options.out}  in force until {_minute(certificate.not_after_s)}, for device {fingerprint(identity)}")
     return 0

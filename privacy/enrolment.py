@@ -11,6 +11,7 @@ import functools
 import hashlib
 import hmac
 import json
+import math
 import os
 import secrets
 import struct
@@ -29,6 +30,8 @@ from shared_models.errors import CertificateError, ConfigError, WireError
 _STATEMENT = b"tacit-enrolment-certificate-v1\0"
 CLOCK_SLACK_S = 300
 MAX_DAYS = 3660
+REST_DAYS = 90
+"""The period of a drafted policy."""
 FORMAT = 1
 
 
@@ -136,25 +139,36 @@ class EnrolmentRegister:
     def public_key(self) -> bytes:
         return bytes(self._key.verify_key)
 
-    def certify(self, fleet: str, user: str, identity_key: bytes, now_s: float, days: int) -> Certificate:
+    def certify(
+        self, fleet: str, user: str, identity_key: bytes, now_s: float, days: int, rest_days: int = REST_DAYS
+    ) -> Certificate:
         """The certificate of `user` (any reference that is unique to a person) for the device with `identity_key`.
 
-        The same device gets its certificate again; another device of the same user gets none before the first one's is over:
-        a device that was erased has spent what it spent. Raises CertificateError.
+        The same device gets its certificate again, and a new one when that is over. Another device of the same user gets none
+        before `rest_days` have passed since then, which must be no less than the policy's period: a device that was erased has
+        spent what it spent, and no window of a period may hold the budgets of two. Raises CertificateError.
         """
-        if not user or not fleet or len(identity_key) != 32 or not 1 <= days <= MAX_DAYS:
+        if (
+            not user
+            or not fleet
+            or len(identity_key) != 32
+            or not (1 <= days <= MAX_DAYS and 0 <= rest_days <= MAX_DAYS)
+        ):
             raise CertificateError(f"a certificate needs a fleet, a user, an identity key and 1 to {MAX_DAYS} days")
         name = hmac.new(self._salt, user.encode(), hashlib.sha256).hexdigest()
         for known, certificate in self.entries():
-            if certificate.fleet != fleet or now_s >= certificate.not_after_s:
+            same_device = certificate.identity_key == identity_key
+            if certificate.fleet != fleet:
                 continue
-            if known == name and certificate.identity_key == identity_key:
+            if known == name and same_device and now_s < certificate.not_after_s:
                 return certificate
-            if known == name:
+            free_s = certificate.not_after_s + rest_days * 86_400
+            if known == name and not same_device and now_s < free_s:
                 raise CertificateError(
-                    "this user has a certificate for another device that is still in force: one per user and period"
+                    "this user has a certificate for another device, in force or over for less than a period: one per user "
+                    f"and period; the next device can be certified in {math.ceil((free_s - now_s) / 86_400)} days"
                 )
-            if certificate.identity_key == identity_key:
+            if same_device and known != name:
                 raise CertificateError("this identity is certified for another user")
         certificate = issue_certificate(self._key, fleet, identity_key, int(now_s), int(now_s) + days * 86_400)
         line = canonical_bytes({"user": name, "certificate": certificate.document()}) + b"\n"

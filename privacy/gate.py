@@ -13,39 +13,38 @@ durably, before the update is computed; a crash at any later point leaves it spe
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import math
 import secrets
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import nacl.signing
 import numpy as np
 import numpy.typing as npt
 
-from privacy.budgets import BudgetState, Spending, budget_state, check_budget
+from privacy.budgets import Advertised, BudgetState, Spending, budget_state, check_adverts, check_budget
 from privacy.clipping import IntArray, RingArray, clip_l2, discretise, finite_vector, to_ring
 from privacy.enrolment import Certificate
+from privacy.gate_needs import ConsentSource, GateMemory
 from privacy.ledger import Entry, next_entry
 from privacy.mechanisms import sample_discrete_gaussian
-from privacy.policy import ContributionLimits, Policy, is_looser, parse_policy
+from privacy.plan_checks import check_plan, require
+from privacy.policy import Policy, is_looser, parse_policy
 from privacy.secure_sum.device import DeviceSession
 from privacy.secure_sum.messages import ADVERTISE, AGREE, DRAW, SHARE, UNMASK
-from privacy.secure_sum.sizing import graph_size
 from shared_models.canonical import Envelope
 from shared_models.errors import (
     ConfigError,
     ConsentError,
     ContributionError,
-    HaltedError,
     PolicyError,
     RefusedError,
     ReplayError,
     WireError,
 )
-from shared_models.wire import MODE_DISTRIBUTED, RoundPlan, noise_variance_for
+from shared_models.wire import MODE_DISTRIBUTED, RoundPlan
 
 Update = Callable[[RoundPlan], npt.NDArray[Any]]
 """Computes the raw update [dimension] for a plan that the gate has already accepted and paid for."""
@@ -56,24 +55,6 @@ NoiseSampler = Callable[[int, int], IntArray]
 
 MAX_SESSIONS = 4
 """Rounds that a device may be in at once."""
-
-
-class ConsentSource(Protocol):
-    def granted_since(self, purpose: str) -> float | None:
-        """Unix time of the consent in force for `purpose`; None if there is none."""
-
-
-class GateMemory(Protocol):
-    """Durable key → JSON object. What `put` wrote inside one `transaction` is there after kill -9, whole or not at all."""
-
-    def get(self, key: str) -> dict[str, Any] | None: ...
-
-    def put(self, key: str, value: Mapping[str, Any]) -> None: ...
-
-    def entries(self, prefix: str) -> list[dict[str, Any]]:
-        """Values of all keys that start with `prefix`, in the order in which they were first put."""
-
-    def transaction(self) -> AbstractContextManager[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -210,21 +191,23 @@ class Gate:
     # -- the stages of a secure sum -------------------------------------------------------------------------------
 
     def advertise(self, signed_plan: Envelope) -> SealedMessage:
-        """Judge the plan of a round in mode `distributed` and offer fresh keys for it. Nothing is spent yet.
+        """Judge the plan of a round in mode `distributed` and offer fresh keys for it. No ρ is spent yet, but the round counts.
 
-        The same plan again gets the same keys. Raises RefusedError or WireError.
+        The same plan again gets the same keys, while they are in memory. Raises RefusedError or WireError.
         """
         plan = self._authenticate(signed_plan)
         now_s = self._now_s()
         self._check(plan, now_s)
-        _require(plan.mode == MODE_DISTRIBUTED, "only a secure sum has stages")
+        require(plan.mode == MODE_DISTRIBUTED, "only a secure sum has stages")
         key = (plan.task, plan.round_id)
         session = self._sessions.get(key)
         if session is None or session.plan.hash != plan.hash:
             if session is not None:
                 raise ReplayError(f"round {plan.round_id} of {plan.task!r} came with another plan before")
             self._check_affordable(plan, now_s)
-            session = DeviceSession(plan, self._identity(), self._certified(now_s), self._enrolment_key(), self._now_s)
+            certificate, enrolment_key = self._certified(now_s), self._enrolment_key()
+            self._count_advert(plan, now_s)
+            session = DeviceSession(plan, self._identity(), certificate, enrolment_key, self._now_s)
             self._sessions[key] = session
             while len(self._sessions) > MAX_SESSIONS:
                 self._sessions.pop(next(iter(self._sessions))).abandon("a newer round took its place")
@@ -268,7 +251,7 @@ class Gate:
         session = None
         if plan.mode == MODE_DISTRIBUTED:
             session = self._session(plan.task, plan.round_id)
-            _require(session.plan.hash == plan.hash, "the plan is not the one that this device advertised for")
+            require(session.plan.hash == plan.hash, "the plan is not the one that this device advertised for")
             session.open_contribute(request)
         spending = self._reserve(plan, now_s)
         learned = plan.dimension - plan.health_dimension
@@ -301,7 +284,19 @@ class Gate:
 
     def _check(self, plan: RoundPlan, now_s: float) -> None:
         self._check_consent(plan)
-        self._check_policy(plan, now_s)
+        check_plan(plan, self._require_policy(), now_s)
+
+    def _count_advert(self, plan: RoundPlan, now_s: float) -> None:
+        """Durably, before any key is offered: each round draws a graph anew, and a server may try for one that suits it."""
+        key = f"advert/{plan.task}/{plan.round_id}"
+        if self._memory.get(key) is not None:
+            raise ReplayError(f"keys for round {plan.round_id} of {plan.task!r} were offered before, and are lost")
+        advert = Advertised(plan.purpose, now_s)
+        earlier = [Advertised(**item) for item in self._memory.entries("advert/")]
+        check_adverts(self._require_policy(), advert, earlier)
+        with self._memory.transaction():
+            self._memory.put(key, dataclasses.asdict(advert))
+            self._memory.put("clock", {"latest_s": now_s})
 
     def _session(self, task: str, round_id: int) -> DeviceSession:
         session = self._sessions.get((task, round_id))
@@ -336,27 +331,6 @@ class Gate:
             raise ConsentError(f"the user has not consented to {plan.purpose!r}")
         if self._stale_consents().get(plan.purpose) == since_s:
             raise ConsentError(f"the policy allows more than the user has consented to for {plan.purpose!r}: ask again")
-
-    def _check_policy(self, plan: RoundPlan, now_s: float) -> None:
-        policy = self._require_policy()
-        policy.check_valid_at(now_s)
-        if policy.halted:
-            raise HaltedError(f"the privacy officer has halted contributions: {policy.reason or 'no reason given'}")
-        _require(plan.task == policy.fleet, f"task {plan.task!r}, this device belongs to {policy.fleet!r}")
-        _require(plan.policy_hash == policy.hash, "the plan was made under another policy than the one in force here")
-        _require(plan.policy_sequence == policy.sequence, "the plan names another policy number")
-        _require(plan.mode in policy.modes, f"mode {plan.mode!r} is not allowed")
-        if plan.mode == MODE_DISTRIBUTED:
-            _check_graph(plan, policy)
-        _require(plan.issued_s <= now_s + 300, "the plan was issued in the future")
-        _require(now_s <= plan.deadline_s, "the plan's deadline has passed")
-        limits = policy.purposes.get(plan.purpose)
-        _require(limits is not None, f"purpose {plan.purpose!r} is not allowed")
-        assert limits is not None
-        allowed = limits.contributions.get(plan.contribution)
-        _require(allowed is not None, f"contribution {plan.contribution!r} is not allowed for {plan.purpose!r}")
-        assert allowed is not None
-        _check_limits(plan, allowed)
 
     def _check_affordable(self, plan: RoundPlan, now_s: float) -> None:
         if self._memory.get(f"spent/{plan.task}/{plan.round_id}") is not None:
@@ -406,42 +380,6 @@ class Gate:
         """Never earlier than any time at which something was reserved: turning the clock back frees no budget."""
         stored = self._memory.get("clock")
         return max(self._clock(), float(stored["latest_s"]) if stored else 0.0)
-
-
-def _check_limits(plan: RoundPlan, allowed: ContributionLimits) -> None:
-    _require(
-        plan.contribution_version == allowed.version, f"version {plan.contribution_version} of {plan.contribution!r}"
-    )
-    _require(plan.dimension <= allowed.max_dimension, f"dimension {plan.dimension} is above {allowed.max_dimension}")
-    _require(plan.clip_norm <= allowed.clip_norm, f"clip norm {plan.clip_norm} is above {allowed.clip_norm}")
-    _require(
-        plan.noise_variance >= noise_variance_for(allowed.noise_multiplier),
-        f"noise multiplier {plan.noise_multiplier:.6g} is below {allowed.noise_multiplier:.6g}",
-    )
-    _require(
-        plan.min_survivors >= allowed.min_survivors, f"n_min {plan.min_survivors} is below {allowed.min_survivors}"
-    )
-    _require(
-        plan.health_dimension == allowed.health_dimension,
-        f"{plan.health_dimension} coordinates that stay zero, the policy says {allowed.health_dimension}",
-    )
-    _require(plan.local == allowed.local, "the constants of local training are not those of the policy")
-
-
-def _check_graph(plan: RoundPlan, policy: Policy) -> None:
-    """What protects a device in a secure sum is computed here again, from the cohort and the officer's γ."""
-    least = math.ceil(policy.colluding_share * plan.cohort)
-    _require(plan.colluders >= least, f"{plan.colluders} colluders of {plan.cohort}, the policy assumes {least}")
-    size = graph_size(plan.cohort, plan.colluders, plan.min_survivors)
-    _require(
-        (plan.degree, plan.threshold) == (size.degree, size.threshold),
-        f"degree {plan.degree} and threshold {plan.threshold}, computed here: {size.degree} and {size.threshold}",
-    )
-
-
-def _require(condition: bool, what_is_wrong: str) -> None:
-    if not condition:
-        raise PolicyError(f"the plan exceeds the policy: {what_is_wrong}")
 
 
 __all__ = [

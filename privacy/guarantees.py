@@ -10,12 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from privacy.accounting import epsilon_from_rho
+from privacy.budgets import ADVERTS_PER_PARTICIPATION
 from shared_models.errors import ConfigError
 from shared_models.wire import SCALE
 
 PROTOCOL_FAILURE = 3 * 2.0**-40
 """Probability that the secure sum's random graph fails one of its bounds (sizing: privacy, separation) or a sample of
-signatures misses (device, over a cohort); added to δ once for each round."""
+signatures misses (device, over a cohort): of each round for which a device offered keys, whether or not it was released."""
+
+
+def protocol_failure(rounds: int) -> float:
+    """What is added to δ for `rounds` that are charged: for each of them a device may have offered keys for several."""
+    return PROTOCOL_FAILURE * ADVERTS_PER_PARTICIPATION * rounds
+
 
 SHARES: Mapping[str, float] = {"half": 0.5, "nine in ten": 0.9, "all but one": 1.0}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from privacy.accounting import cross_check, epsilon_from_rho, largest_rho, pld_epsilon
 from privacy.charging import CLOCK_SLACK_S, Charge, dearest
-from privacy.guarantees import PROTOCOL_FAILURE, NoisyRelease, epsilon_under_collusion
+from privacy.guarantees import NoisyRelease, epsilon_under_collusion, protocol_failure
 from privacy.keys import fingerprint
 from privacy.ledger_check import Round, VerifiedLedger, read_ledger, verify_ledger
 from privacy.noise_health import ALARM_Z
@@ -140,7 +140,7 @@ def _spent(rounds: Sequence[Round], charged: list[Round], ever: list[Round], pol
         "least_survivors": min(survivors, default=None),
         "least_noise_multiplier": min(multipliers, default=None),
         "modes": sorted({item.plan.mode for item in charged}),
-        "delta_protocol": policy.delta + PROTOCOL_FAILURE * sum(_is_distributed(item) for item in charged),
+        "delta_protocol": policy.delta + protocol_failure(sum(_is_distributed(item) for item in charged)),
         "epsilon_if_more_collude": _under_collusion(charged, policy),
     }
 

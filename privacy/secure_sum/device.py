@@ -277,13 +277,7 @@ class DeviceSession:
     def _unmask(self, raw: bytes) -> bytes:
         request = wire.UnmaskRequest.from_bytes(raw)
         self._check_agreement(request)
-        surviving = [drawer for drawer in self._secrets.drawers if self._survivors[drawer.index]]
-        if len(surviving) != len(request.contributed):
-            raise SecureSumError("not every surviving device that drew this one came with its proof")
-        for drawer, proof in zip(surviving, request.contributed, strict=True):
-            statement = shared_statement(self._context, self._shared, proof.seed_commitment)
-            if not signature_holds(self._leaves[drawer.index][:32], statement, proof.signature):
-                raise SecureSumError("a survivor chose its masks from another view of who shared")
+        self._check_proofs(request)
         return wire.shares_to_bytes(
             [
                 drawer.self_share if self._survivors[drawer.index] else drawer.mask_share
@@ -304,6 +298,15 @@ class DeviceSession:
             identity = self._leaves[claimed[position]][:32]
             if not signature_holds(identity, statement, request.signatures[position]):
                 raise SecureSumError("a signature over the survivors is wrong")
+
+    def _check_proofs(self, request: wire.UnmaskRequest) -> None:
+        surviving = [drawer for drawer in self._secrets.drawers if self._survivors[drawer.index]]
+        if len(surviving) != len(request.contributed):
+            raise SecureSumError("not every surviving device that drew this one came with its proof")
+        for drawer, proof in zip(surviving, request.contributed, strict=True):
+            statement = shared_statement(self._context, self._shared, proof.seed_commitment)
+            if not signature_holds(self._leaves[drawer.index][:32], statement, proof.signature):
+                raise SecureSumError("a survivor chose its masks from another view of who shared")
 
     # -- small things ---------------------------------------------------------------------------------------------
 

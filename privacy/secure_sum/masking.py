@@ -17,7 +17,6 @@ import struct
 
 import nacl.bindings
 import nacl.exceptions
-import nacl.utils
 import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -30,8 +29,9 @@ from shared_models.errors import SecureSumError
 RingArray = npt.NDArray[np.uint32]
 KEY_BYTES = 32
 _BLOCK_BYTES = 16
-_NONCE_BYTES = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
-SEAL_OVERHEAD_BYTES = _NONCE_BYTES + 16
+_NONCE = bytes(nacl.bindings.crypto_aead_xchacha20poly1305_ietf_NPUBBYTES)
+_FROM_ZERO = modes.CTR(bytes(16))
+SEAL_OVERHEAD_BYTES = 16
 
 
 class KeyPair:
@@ -123,22 +123,22 @@ class Masker:
         self._stream[:] = 0
 
     def _generate(self, key: bytes) -> RingArray:
-        encryptor = Cipher(algorithms.AES256(key), modes.CTR(bytes(_BLOCK_BYTES))).encryptor()
+        encryptor = Cipher(algorithms.AES256(key), _FROM_ZERO).encryptor()
         encryptor.update_into(self._zeros, self._stream.data)
         return self._mask
 
 
 def seal(key: bytes, plain: bytes, associated: bytes) -> bytes:
-    """XChaCha20-Poly1305 with a random nonce in front."""
-    nonce = nacl.utils.random(_NONCE_BYTES)
-    return nonce + nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(plain, associated, nonce, key)
+    """XChaCha20-Poly1305. `key` must seal nothing else: the nonce is zero, so a second message would break both.
+
+    A channel's key comes from two keys that are fresh in each round, and from the ordered pair; a device seals once in a round.
+    """
+    return nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(plain, associated, _NONCE, key)
 
 
 def unseal(key: bytes, sealed: bytes, associated: bytes) -> bytes:
     """Raises SecureSumError if it was not sealed with this key and this associated data."""
     try:
-        return nacl.bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(
-            sealed[_NONCE_BYTES:], associated, sealed[:_NONCE_BYTES], key
-        )
+        return nacl.bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, associated, _NONCE, key)
     except (nacl.exceptions.CryptoError, ValueError, TypeError) as error:
         raise SecureSumError("an encrypted share does not open") from error

@@ -31,7 +31,11 @@ __all__ = ["ADVERTISE", "AGREE", "CONTRIBUTE", "DRAW", "SHARE", "STAGES", "UNMAS
 MAX_ROSTER = 100_000
 SIGNATURE_BYTES = 64
 DIGEST_BYTES = 32
-LEAF_BYTES = 64
+PROOF_BYTES = 16
+KEYS_BYTES = 20
+"""Digests of 128 and 160 bits: nobody else can put other values in a device's place (second preimages). Two adverts with one
+digest, which their own maker might find, are worth nothing to it: it may as well use one key wrongly."""
+LEAF_BYTES = KEY_BYTES + KEYS_BYTES
 ADVERT_BYTES = 240
 HOLDER_BYTES = ADVERT_BYTES - 32
 """An advert without its identity, which the roster gives."""
@@ -79,11 +83,11 @@ class Advert:
         reader.done()
         return advert
 
-    @property
+    @functools.cached_property
     def proof_digest(self) -> bytes:
-        """Of everything but the three keys."""
+        """Of everything but the three keys; 16 bytes."""
         times = struct.pack(">QQ", self.not_before_s, self.not_after_s)
-        return hashlib.sha256(times + self.certificate + self.signature).digest()
+        return hashlib.sha256(times + self.certificate + self.signature).digest()[:PROOF_BYTES]
 
     @property
     def leaf(self) -> bytes:
@@ -91,8 +95,8 @@ class Advert:
 
 
 def leaf_of(identity: bytes, mask_key: bytes, channel_key: bytes, proof_digest: bytes) -> bytes:
-    """What stands for a device in the roster: its identity, and a digest of the rest. 64 bytes."""
-    return identity + hashlib.sha256(mask_key + channel_key + proof_digest).digest()
+    """What stands for a device in the roster: its identity, and a digest of the rest. 52 bytes."""
+    return identity + hashlib.sha256(mask_key + channel_key + proof_digest).digest()[:KEYS_BYTES]
 
 
 @dataclass(frozen=True)
@@ -181,8 +185,10 @@ class Drawer:
     proof_digest: bytes
     sealed: bytes
 
-    def to_bytes(self) -> bytes:
-        return struct.pack(">I", self.index) + self.mask_key + self.channel_key + self.proof_digest + self.sealed
+    @property
+    def head(self) -> bytes:
+        """What says who the drawer is: the same for all whom it drew."""
+        return struct.pack(">I", self.index) + self.mask_key + self.channel_key + self.proof_digest
 
 
 @dataclass(frozen=True)
@@ -193,8 +199,7 @@ class ContributeRequest:
     drawers: tuple[Drawer, ...]
 
     def to_bytes(self) -> bytes:
-        head = struct.pack(">I", len(self.shared)) + bitmap_to_bytes(self.shared)
-        return head + struct.pack(">I", len(self.drawers)) + b"".join(item.to_bytes() for item in self.drawers)
+        return contribute_request(self.shared, [(item.head, item.sealed) for item in self.drawers])
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> ContributeRequest:
@@ -205,13 +210,21 @@ class ContributeRequest:
                 reader.u32(),
                 reader.take(KEY_BYTES),
                 reader.take(KEY_BYTES),
-                reader.take(DIGEST_BYTES),
+                reader.take(PROOF_BYTES),
                 reader.take(SEALED_SHARES_BYTES),
             )
             for _ in range(reader.count())
         )
         reader.done()
         return cls(shared, drawers)
+
+
+def contribute_request(shared: Bitmap, drawers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The request as bytes, from each drawer's head and the shares it sealed."""
+    parts = [bitmap_message(shared), struct.pack(">I", len(drawers))]
+    for head, sealed in drawers:
+        parts += (head, sealed)
+    return b"".join(parts)
 
 
 @dataclass(frozen=True)

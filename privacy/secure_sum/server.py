@@ -107,7 +107,8 @@ class ServerSession:
         self._require(wire.DRAW)
         self._enough(len(self._holders), "drew their share-holders")
         self._shared: Bitmap = np.zeros(self.roster, np.bool_)
-        self._mail: dict[int, list[tuple[int, bytes]]] = {index: [] for index in range(self.roster)}
+        self._mail: dict[int, list[tuple[int, int, bytes]]] = {index: [] for index in range(self.roster)}
+        """Share-holder → (sender, the holder's place among those whom the sender drew, sealed shares)."""
         self._stage = wire.SHARE
 
     def drawn(self) -> list[int]:
@@ -122,8 +123,8 @@ class ServerSession:
         sealed = wire.sealed_shares_from_bytes(raw)
         if len(sealed) != len(self._holders[index]) or self._shared[index]:
             raise SecureSumError("expected one pair of shares for each holder, once")
-        for holder, item in zip(self._holders[index], sealed, strict=True):
-            self._mail[holder].append((index, item))
+        for place, (holder, item) in enumerate(zip(self._holders[index], sealed, strict=True)):
+            self._mail[holder].append((index, place, item))
         self._shared[index] = True
 
     # -- contribute -----------------------------------------------------------------------------------------------
@@ -133,18 +134,20 @@ class ServerSession:
         self._enough(int(self._shared.sum()), "shared their keys")
         self._survivors: Bitmap = np.zeros(self.roster, np.bool_)
         self._contributed: dict[int, wire.Contributed] = {}
-        self._drawers = {index: [sender for sender, _ in mail] for index, mail in self._mail.items()}
+        self._drawers = {index: [sender for sender, _, _ in mail] for index, mail in self._mail.items()}
+        self._places = {index: [place for _, place, _ in mail] for index, mail in self._mail.items()}
+        self._heads = [
+            wire.Drawer(index, advert.mask_key, advert.channel_key, advert.proof_digest, b"").head
+            for index, advert in enumerate(self._adverts)
+        ]
         self._stage = wire.CONTRIBUTE
 
     def sharers(self) -> list[int]:
         return [int(index) for index in np.flatnonzero(self._shared)]
 
     def contribute_request(self, index: int) -> bytes:
-        drawers = []
-        for sender, sealed in self._mail[index]:
-            advert = self._adverts[sender]
-            drawers.append(wire.Drawer(sender, advert.mask_key, advert.channel_key, advert.proof_digest, sealed))
-        return wire.ContributeRequest(self._shared, tuple(drawers)).to_bytes()
+        mail = self._mail[index]
+        return wire.contribute_request(self._shared, [(self._heads[sender], sealed) for sender, _, sealed in mail])
 
     def add_contribution(self, index: int, values: RingArray, proof: bytes) -> None:
         """Add a masked vector to the running sum. From here on the device counts as a survivor."""
@@ -214,9 +217,9 @@ class ServerSession:
         drawers = self._drawers[index]
         if len(shares) != len(drawers) or not self._survivors[index]:
             raise SecureSumError("expected one share for each device that drew this one, from a survivor")
-        for drawer, share in zip(drawers, shares, strict=True):
+        for drawer, place, share in zip(drawers, self._places[index], shares, strict=True):
             if share is not None:
-                self._revealed[drawer].setdefault(self._holders[drawer].index(index), share)
+                self._revealed[drawer].setdefault(place, share)
 
     def release(self) -> NoisySum:
         """Take all masks out and hand the sum out, with the noise that its devices have put into it.

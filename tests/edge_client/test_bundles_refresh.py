@@ -11,6 +11,7 @@ import pytest
 from published_fleet import PublishedFleet, serving
 
 from aggregator.publish import renew_root
+from edge_client import bundles
 from edge_client.bundles import BundleStore
 from shared_models.bundle import TrustAnchor
 from shared_models.errors import (
@@ -334,3 +335,26 @@ def test_one_store_is_read_and_refreshed_by_many_threads(fleet: PublishedFleet) 
     for reader in readers:
         reader.join()
     assert errors == []
+
+
+def test_a_file_taken_away_while_it_is_read_is_found_in_the_newer_bundle(
+    fleet: PublishedFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another process may do between the check of a file and its reading."""
+    fleet.publish(1)
+    writer = fleet.device()
+    writer.refresh(fleet.folder)
+    read_documents, done = bundles._read_documents, []
+
+    def overtaken(files: dict[str, Path]) -> object:
+        if not done:
+            done.append(True)
+            fleet.publish(2)
+            writer.refresh(fleet.folder)
+        return read_documents(files)
+
+    monkeypatch.setattr(bundles, "_read_documents", overtaken)
+    reader = BundleStore(fleet.root / "device", fleet.clock)
+    active = reader.current()
+    assert active is not None
+    assert active.manifest.version == 2

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, Context, Message
+from flwr.app import Array, Context, Error, Message
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.message_pb2 import ObjectTree
 from hostile_server import Answer
@@ -170,6 +170,41 @@ def test_an_answer_is_brought_back_over_a_link_that_breaks(start: StartNode) -> 
     running.await_replies(1)
     running.await_(lambda: running.replied == [True])
     assert not server.replies[0].HasField("error")
+
+
+def test_a_contribution_and_a_refusal_leave_at_the_same_time_whatever_they_took(start: StartNode) -> None:
+    def refuse(message: Message, context: Context) -> Message:
+        return Message(Error(1, "refused"), reply_to=message)
+
+    def compute(message: Message, context: Context) -> Message:
+        time.sleep(0.7)
+        return echo(message, context)
+
+    took_s = []
+    for handler in (echo, refuse, compute):
+        asked_s: list[float] = []
+
+        class Asking(ScriptedSuperLink):
+            def confirm_message_received(self, body: bytes, asked_s: list[float] = asked_s) -> Any:
+                asked_s.append(time.monotonic())
+                return super().confirm_message_received(body)
+
+            def push_messages(self, body: bytes, asked_s: list[float] = asked_s) -> Any:
+                took_s.append(time.monotonic() - asked_s[0])
+                return super().push_messages(body)
+
+        server = Asking()
+        server.send()
+        start(server, handler, contribution_grid_s=1.5, send_grid_s=0.0).await_replies(1)
+    assert all(value >= 1.5 for value in took_s), took_s
+    assert [int(value / 1.5) for value in took_s] == [1, 1, 1], "none waited for a second time"
+
+
+def test_other_answers_leave_on_the_finer_grid(start: StartNode) -> None:
+    server = ScriptedSuperLink()
+    server.send(message_type="query.agree")
+    running = start(server, contribution_grid_s=60.0, send_grid_s=0.1)
+    running.await_replies(1)
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
 import sys
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import deployed as deployment
+import numpy as np
 import pytest
 from deployed import Deployed, agents_ready
 from hypothesis import given
 from hypothesis import strategies as st
-from leaks import encodings, leaks
+from leaks import encodings, leaks, vector_leaks
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -47,7 +50,9 @@ def send_on_purpose(deployed: Deployed, content: bytes) -> None:
 @pytest.mark.deep
 def test_no_byte_and_no_log_line_of_a_round_holds_what_a_user_said(tmp_path: Path, loud: None) -> None:
     record = tmp_path / "record.bin"
-    deployed = Deployed(tmp_path, environment={"TACIT_TEST_RECORD": str(record)})
+    vectors = tmp_path / "vectors"
+    vectors.mkdir()
+    deployed = Deployed(tmp_path, environment={"TACIT_TEST_RECORD": str(record), "TACIT_TEST_VECTORS": str(vectors)})
     deployed.set_up()
     said = [(CANARY, "pay_fine"), (f"please bring {CANARY} tomorrow", "find_book")]
     deployed.enrol(("anna", "bert"), lambda _: said)
@@ -71,9 +76,32 @@ def test_no_byte_and_no_log_line_of_a_round_holds_what_a_user_said(tmp_path: Pat
     # The record, the logs, and everything else that the central side keeps.
     for path in [record, *logs, *(item for item in deployed.fleet.rglob("*") if item.is_file())]:
         assert leaks(path.read_bytes(), CANARY) == [], path
+    assert_no_vector(captured, vectors)
     found = leaks(captured, ON_PURPOSE)
     for name, _ in encodings(ON_PURPOSE):
         assert f"{ON_PURPOSE!r} in {name}" in found, "the search finds what was sent on purpose"
+
+
+def assert_no_vector(captured: bytes, vectors: Path) -> None:
+    """Of each device the masked vector was sent, and neither the clipped one nor its integers before the noise."""
+    for device in {path.stem.partition("-")[2] for path in vectors.glob("sealed-*.npy")}:
+        clipped, grid, sealed = (np.load(vectors / f"{what}-{device}.npy") for what in ("clipped", "grid", "sealed"))
+        assert np.count_nonzero(grid) > 100, "the device had learned something"
+        assert "<u4 in raw" in vector_leaks(captured, sealed), "the search finds what was sent"
+        assert vector_leaks(captured, clipped) == []
+        assert vector_leaks(captured, grid) == []
+    assert len(list(vectors.glob("sealed-*.npy"))) == 2
+
+
+@pytest.mark.parametrize("kind", ["<i4", ">u4", "<i8", "<f4", ">f8"])
+@pytest.mark.parametrize("form", ["raw", "base64", "zlib"])
+def test_the_search_finds_a_vector_in_every_type_and_form(kind: str, form: str) -> None:
+    vector = np.random.default_rng(1).integers(-16_000, 16_000, 500)
+    typed = vector.astype(kind).tobytes()
+    packed = {"raw": typed, "base64": base64.b64encode(b"x" + typed), "zlib": zlib.compress(typed)}[form]
+    found = vector_leaks(b"before" + packed + b"after", vector)
+    assert any(item.endswith(form) for item in found), found
+    assert vector_leaks(np.random.default_rng(2).bytes(10_000), vector) == []
 
 
 @given(before=st.binary(max_size=7), after=st.binary(max_size=7))
@@ -86,10 +114,13 @@ def test_the_search_finds_a_phrase_in_every_form_within_other_bytes(before: byte
 @pytest.mark.parametrize("after", ["", "x", "xy"])
 @pytest.mark.parametrize("coding", ["utf-8", "utf-16le", "utf-16be"])
 def test_the_search_finds_base64_at_every_alignment(before: str, after: str, coding: str) -> None:
-    import base64
-
     content = base64.b64encode(before.encode() + ON_PURPOSE.encode(coding) + after.encode())
     assert any(found.startswith(f"{ON_PURPOSE!r} in base64 of {coding}") for found in leaks(content, ON_PURPOSE))
+
+
+def test_the_search_finds_what_is_packed() -> None:
+    packed = zlib.compress(b"so " * 50 + ON_PURPOSE.encode())
+    assert f"{ON_PURPOSE!r} in utf-8, packed" in leaks(b"abc" + packed + b"def", ON_PURPOSE)
 
 
 def test_the_search_finds_single_words_and_other_cases() -> None:

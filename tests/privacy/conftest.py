@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 if TYPE_CHECKING:
     from privacy_world import World
+    from secure_fleet import Fleet
 
 
 @pytest.fixture
@@ -20,3 +21,11 @@ def world() -> World:
     from privacy_world import World
 
     return World()
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    """Six devices in mode `distributed`."""
+    from secure_fleet import Fleet
+
+    return Fleet()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,17 +80,40 @@ def test_an_erased_device_that_enrols_anew_gets_no_second_certificate(tmp_path: 
     reopened = EnrolmentRegister(tmp_path)
     assert reopened.certify("fleet", "ada", PHONE, NOW_S + DAY_S, 90) == first
     with pytest.raises(CertificateError, match="one per user and period"):
-        reopened.certify("fleet", "ada", TABLET, NOW_S + 90 * DAY_S - 1, 90)
+        reopened.certify("fleet", "ada", TABLET, NOW_S + 180 * DAY_S - 1, 90, rest_days=90)
     with pytest.raises(CertificateError, match="another user"):
         reopened.certify("fleet", "bob", PHONE, NOW_S, 90)
-    after = reopened.certify("fleet", "ada", TABLET, NOW_S + 90 * DAY_S, 90)
+    after = reopened.certify("fleet", "ada", TABLET, NOW_S + 180 * DAY_S, 90, rest_days=90)
     assert [certificate for _, certificate in reopened.entries()] == [first, after]
+
+
+def test_the_same_device_is_certified_anew_without_a_rest(tmp_path: Path) -> None:
+    register = EnrolmentRegister.create(tmp_path)
+    register.certify("fleet", "ada", PHONE, NOW_S, 90)
+    again = register.certify("fleet", "ada", PHONE, NOW_S + 90 * DAY_S, 90)
+    again.check(register.public_key, "fleet", NOW_S + 100 * DAY_S)
+    with pytest.raises(CertificateError, match="in 81 days"):
+        register.certify("fleet", "ada", TABLET, NOW_S + 189 * DAY_S, 90)
+
+
+def test_no_window_of_a_period_holds_the_budgets_of_two_devices_of_one_user(tmp_path: Path) -> None:
+    """Short certificates do not help: devices taken in turn, each certified as soon as it can be."""
+    register, period_days, day, spans = EnrolmentRegister.create(tmp_path), 30, 0, []
+    for device in range(4):
+        while True:
+            try:
+                found = register.certify("fleet", "ada", bytes([device + 1]) * 32, NOW_S + day * DAY_S, 7, period_days)
+                break
+            except CertificateError:
+                day += 1
+        spans.append((found.not_before_s, found.not_after_s))
+    assert all(later[0] - earlier[1] >= period_days * DAY_S for earlier, later in itertools.pairwise(spans))
 
 
 def test_the_register_names_nobody_and_is_private(tmp_path: Path) -> None:
     register = EnrolmentRegister.create(tmp_path)
     register.certify("fleet", "ada@example.org", PHONE, NOW_S, 90)
-    assert b"ada" not in (tmp_path / "register.jsonl").read_bytes()
+    assert b"ada@" not in (tmp_path / "register.jsonl").read_bytes()
     for name in ("register.jsonl", "register.salt", "enrolment.key"):
         assert (tmp_path / name).stat().st_mode & 0o077 == 0
     other = EnrolmentRegister.create(tmp_path / "other")

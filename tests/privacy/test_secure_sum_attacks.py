@@ -339,7 +339,7 @@ def test_a_reconstructed_mask_key_opens_no_share() -> None:
     server, victim = round_.server, round_.devices[0]
     mask_pair = KeyPair(victim._secrets.mask.secret)
     context = victim._context
-    for holder, (sender, sealed) in [(h, m) for h, mail in server._mail.items() for m in mail if m[0] == 0]:
+    for holder, (sender, _, sealed) in [(h, m) for h, mail in server._mail.items() for m in mail if m[0] == 0]:
         advert = server._adverts[holder]
         for public in (advert.channel_key, advert.mask_key):
             key = pair_key(mask_pair.agree(public), context, b"channel", sender, holder)

@@ -95,7 +95,8 @@ def fleet_config(server: FleetServer, **options: Any) -> FleetConfig:
     private, public = new_node_key()
     with server.link.control() as control:
         control.register_node(public)
-    options = {"heartbeat_interval_s": 10.0, "poll_interval_s": 0.2, "log_level": "DEBUG", **options}
+    quick = {"heartbeat_interval_s": 10.0, "poll_interval_s": 0.2, "contribution_grid_s": 1.0}
+    options = {**quick, "log_level": "DEBUG", **options}
     return FleetConfig(server.address, server.link.authority_pem, private, **options)
 
 

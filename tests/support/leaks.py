@@ -1,11 +1,15 @@
-"""Search bytes for a phrase and its words in the encodings in which they could travel."""
+"""Search bytes for a phrase and its words, or for a vector, in the encodings in which they could travel."""
 
 from __future__ import annotations
 
 import base64
 import codecs
+import re
+import zlib
 from collections.abc import Iterator
 from urllib.parse import quote
+
+import numpy as np
 
 
 def encodings(text: str) -> Iterator[tuple[str, bytes]]:
@@ -36,8 +40,53 @@ def base64_forms(content: bytes, coding: str) -> Iterator[tuple[str, bytes]]:
         yield f"base64url of {coding} at {before}", whole[first:last].translate(bytes.maketrans(b"+/", b"-_"))
 
 
+def inflated(content: bytes) -> bytes:
+    """All that is packed by zlib or gzip anywhere in `content`, one after the other."""
+    found = []
+    for start in re.finditer(rb"\x78[\x01\x5e\x9c\xda]|\x1f\x8b\x08", content):
+        unpacker = zlib.decompressobj(wbits=47)
+        try:
+            found.append(unpacker.decompress(content[start.start() :], 1 << 24))
+        except zlib.error:
+            continue
+    return b"\n".join(found)
+
+
+VECTOR_TYPES = ("<i4", ">i4", "<u4", ">u4", "<i8", ">i8", "<f4", ">f4", "<f8", ">f8", "<i2", ">i2", "<f2")
+RUN = 6
+"""Neighbouring coordinates that make a find."""
+
+
+def vector_leaks(content: bytes, vector: np.ndarray) -> list[str]:
+    """Types as which some `RUN` neighbouring coordinates of `vector` stand in `content`, raw, in base64 or packed."""
+    where = {"raw": content, "zlib": inflated(content)}
+    starts = [
+        start
+        for start in range(0, len(vector) - RUN + 1, RUN)
+        if len(np.unique(vector[start : start + RUN])) == RUN and np.abs(vector[start : start + RUN]).min() > 0
+    ]
+    assert len(starts) >= 20, "a vector in which a find would mean something"
+    found = []
+    for kind in VECTOR_TYPES:
+        if np.dtype(kind).kind in "iu" and np.dtype(vector.dtype).kind == "f":
+            continue
+        with np.errstate(over="ignore"):
+            typed = vector.astype(np.int64).astype(kind) if np.dtype(kind).kind in "iu" else vector.astype(kind)
+        for start in starts:
+            piece = typed[start : start + RUN].tobytes()
+            found += [f"{kind} in {name}" for name, held in where.items() if piece in held]
+            if any(form in content for _, form in base64_forms(piece, kind)):
+                found.append(f"{kind} in base64")
+    return sorted(set(found))
+
+
 def leaks(content: bytes, phrase: str) -> list[str]:
-    """Names of the forms in which the lower-case `phrase`, or one of its words, stands in `content`."""
+    """Names of the forms in which the lower-case `phrase`, or one of its words, stands in `content`, packed or not."""
+    found = plain_leaks(content, phrase)
+    return found + [f"{name}, packed" for name in plain_leaks(inflated(content), phrase)]
+
+
+def plain_leaks(content: bytes, phrase: str) -> list[str]:
     lowered = content.lower()
     found = []
     for text in dict.fromkeys([phrase, *phrase.split()]):

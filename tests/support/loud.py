@@ -1,7 +1,8 @@
 """`python loud.py MODULE ARGUMENTS`: run `MODULE.main` with every logger at DEBUG, to stderr.
 
 With TACIT_TEST_RECORD=FILE a `tacit-fleet serve` also writes to FILE, behind TLS, all that it receives from and sends to its
-sockets: paths, headers and bodies, both ways.
+sockets: paths, headers and bodies, both ways. With TACIT_TEST_VECTORS=FOLDER a `tacit-device agent` writes there what its gate
+takes in and gives out: "clipped", "grid" (the clipped integers, before the noise) and "sealed", as .npy.
 """
 
 from __future__ import annotations
@@ -53,10 +54,38 @@ def record_to(path: str) -> None:
     FleetServer._app = app  # type: ignore[method-assign]
 
 
+def show_vectors(folder: str) -> None:
+    """Wrap two steps of the gate, each of which goes on as it is."""
+    import numpy as np
+
+    from privacy import gate
+
+    discretise, seal = gate.discretise, gate.Gate.seal
+
+    def write(what: str, values: Any) -> None:
+        np.save(os.path.join(folder, f"{what}-{os.getpid()}.npy"), values)
+
+    def shown_discretise(clipped: Any) -> Any:
+        grid = discretise(clipped)
+        write("clipped", clipped.values)
+        write("grid", grid.values)
+        return grid
+
+    def shown_seal(self: Any, *arguments: Any, **more: Any) -> Any:
+        sealed = seal(self, *arguments, **more)
+        write("sealed", sealed.values)
+        return sealed
+
+    gate.discretise = shown_discretise
+    gate.Gate.seal = shown_seal  # type: ignore[method-assign]
+
+
 def main() -> int:
     logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, force=True)
     if path := os.environ.get("TACIT_TEST_RECORD"):
         record_to(path)
+    if folder := os.environ.get("TACIT_TEST_VECTORS"):
+        show_vectors(folder)
     module = sys.argv.pop(1)
     code: int = importlib.import_module(module).main(sys.argv[1:])
     return code

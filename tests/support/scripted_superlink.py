@@ -145,7 +145,7 @@ def node_starter(certificates: FleetCertificates) -> Iterator[StartNode]:
                 stack.enter_context(answering(certificates, server)),
                 certificates.authority.read_bytes(),
                 new_node_key()[0],
-                **{"poll_interval_s": 0.05, "request_timeout_s": 3.0, **options},
+                **{"poll_interval_s": 0.05, "request_timeout_s": 3.0, "contribution_grid_s": 0.5, **options},
             )
             states: list[tuple[FleetState, FleetError | None]] = []
             replied: list[bool] = []

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, MessageType, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
@@ -101,13 +101,17 @@ class MessageExchange:
             received_s = time.monotonic()
             reply = self._handle(message, run_id, node)
             # How long it took would say how much this device holds, a refusal that there was nothing to compute.
-            self._stop.wait(until_grid_s(time.monotonic() - received_s, self._config.send_grid_s))
+            self._stop.wait(until_grid_s(time.monotonic() - received_s, self._grid_s(message)))
         delivered = False
         try:
             delivered = self._push(node, run_id, reply)
         finally:
             if self._on_reply:
                 self._on_reply(delivered)
+
+    def _grid_s(self, message: Message) -> float:
+        asks_to_contribute = message.metadata.message_type.split(".")[0] == MessageType.TRAIN
+        return self._config.contribution_grid_s if asks_to_contribute else self._config.send_grid_s
 
     def _remember(self, message_id: str) -> None:
         self._seen[message_id] = None

@@ -40,8 +40,11 @@ class FleetConfig:
     poll_interval_s: float = 3.0
     """Pause between two looks for work, ± 20 %."""
     send_grid_s: float = 1.0
-    """Answers leave at whole multiples of this after their message was received: how long a device computed, and so how much
-    it holds, shows to the grid only. 0 sends at once."""
+    """Answers leave at whole multiples of this after their message was received, refusals too: how long a device computed shows
+    to the grid only. 0 sends at once."""
+    contribution_grid_s: float = 10.0
+    """The same for contributions, which take longer with more examples: longer than training takes, so that all devices answer
+    equally long after they were asked, whatever they hold and whether or not they refuse."""
     request_timeout_s: float = 20.0
     """For a whole request with its answer."""
     max_object_bytes: int = 16 * 1024 * 1024
@@ -67,8 +70,9 @@ class FleetConfig:
             raise ConfigError(
                 f"heartbeat_interval_s is {self.heartbeat_interval_s}, expected {MIN_HEARTBEAT_S} to {MAX_HEARTBEAT_S}"
             )
-        if not 0 <= self.send_grid_s <= 60:
-            raise ConfigError(f"send_grid_s is {self.send_grid_s}, expected 0 to 60")
+        for name in ("send_grid_s", "contribution_grid_s"):
+            if not 0 <= getattr(self, name) <= 60:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 to 60")
         for name in ("poll_interval_s", "request_timeout_s", "max_object_bytes", "max_message_bytes"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected more than 0")

@@ -1,0 +1,25 @@
+"""What the gate needs from the device that it guards: its consents and a durable memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+
+class ConsentSource(Protocol):
+    def granted_since(self, purpose: str) -> float | None:
+        """Unix time of the consent in force for `purpose`; None if there is none."""
+
+
+class GateMemory(Protocol):
+    """Durable key → JSON object. What `put` wrote inside one `transaction` is there after kill -9, whole or not at all."""
+
+    def get(self, key: str) -> dict[str, Any] | None: ...
+
+    def put(self, key: str, value: Mapping[str, Any]) -> None: ...
+
+    def entries(self, prefix: str) -> list[dict[str, Any]]:
+        """Values of all keys that start with `prefix`, in the order in which they were first put."""
+
+    def transaction(self) -> AbstractContextManager[Any]: ...
