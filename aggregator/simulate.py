@@ -44,6 +44,8 @@ EXACT_DEVICES = 2
 class VolatileMemory:
     """A `GateMemory` for simulated devices: what a crash would lose is lost."""
 
+    damaged = False
+
     def __init__(self) -> None:
         self._items: dict[str, dict[str, Any]] = {}
 
@@ -65,6 +67,8 @@ class AlwaysConsenting:
 
     def granted_since(self, purpose: str) -> float | None:
         return 0.0
+
+    given_since = granted_since
 
 
 @dataclass(frozen=True)

@@ -341,7 +341,7 @@ class EdgeClient:
     def model(self) -> IntentModel:
         """The intent model of the active bundle with the user's own intents beside it; loaded when first needed."""
         with self._lock:
-            return self._held.model(self._active())
+            return self._held.model(self._active(), with_own=self._learning.allowed)
 
     def _require_open(self) -> None:
         if self.store.closed:
@@ -363,7 +363,7 @@ class EdgeClient:
         clean = clean_text(text)
         with self._lock:
             bundle = self._active()
-            example = self._examples.find(clean) if clean else None
+            example = self._examples.find(clean) if clean and self._learning.allowed else None
             if example is not None and (example.intent in bundle.manifest.labels or example.intent in self._own):
                 own = example.intent not in bundle.manifest.labels
                 version = bundle.manifest.version

@@ -24,6 +24,7 @@ class HeldModels:
         self._words: Responder | None = None
         self._encoder: TextEncoder | None = None
         self._model: IntentModel | None = None
+        self._with_own = False
 
     def drop_model(self) -> None:
         """The user's own intents have changed."""
@@ -42,15 +43,16 @@ class HeldModels:
             self._encoder = load_encoder(bundle)
         return self._encoder
 
-    def model(self, bundle: ActiveBundle) -> IntentModel:
-        """Raises ModelError."""
-        if self._model is None:
+    def model(self, bundle: ActiveBundle, *, with_own: bool) -> IntentModel:
+        """`with_own`: with the user's own intents. Raises ModelError."""
+        if self._model is None or self._with_own != with_own:
             from edge_client.loaded_models import load_head
             from edge_client.understand.intent import IntentModel
 
             encoder, manifest = self.encoder(bundle), bundle.manifest
-            own = self._own.vectors(encoder.encode_one, manifest.encoder_sha256) if len(self._own) else {}
+            usable = with_own and len(self._own)
+            own = self._own.vectors(encoder.encode_one, manifest.encoder_sha256) if usable else {}
             # A newer release may have an intent of the same name: then the published one is meant.
             own = {name: vectors for name, vectors in own.items() if name not in manifest.labels}
-            self._model = IntentModel(encoder, load_head(bundle), own)
+            self._model, self._with_own = IntentModel(encoder, load_head(bundle), own), with_own
         return self._model

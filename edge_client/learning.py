@@ -26,6 +26,11 @@ class Learning:
         self._store, self._consent = store, consent
         self.examples, self.own = examples, own
 
+    @property
+    def allowed(self) -> bool:
+        """True if what was learned may be used now: a restriction or an objection keeps it, unused."""
+        return self._consent.is_granted(PERSONAL_LEARNING.name)
+
     def keep(self, text: str, intent: str, how: str, manifest: Manifest, embed: Embed) -> tuple[FeedbackResult, bool]:
         """Keep `text` as an example of `intent`, or as a phrase of an own one (then the second value is True)."""
         if not self._consent.is_granted(PERSONAL_LEARNING.name):

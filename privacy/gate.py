@@ -39,6 +39,7 @@ from shared_models.errors import (
     ConfigError,
     ConsentError,
     ContributionError,
+    MemoryLostError,
     PolicyError,
     RefusedError,
     ReplayError,
@@ -162,7 +163,7 @@ class Gate:
         stale = self._stale_consents()
         if current is not None and is_looser(current, policy):
             # By the consent itself, not by comparing times: a clock that is set back must not make an old consent fresh.
-            stale |= {name: since_s for name in policy.purposes if (since_s := self._granted_since(name)) is not None}
+            stale |= {name: since_s for name in policy.purposes if (since_s := self._given_since(name)) is not None}
         with self._memory.transaction():
             self._memory.put("policy", {"envelope": envelope.document(), "stale_consents": stale})
         return policy
@@ -283,6 +284,8 @@ class Gate:
         return RoundPlan.from_envelope(signed_plan, self._require_policy().aggregator_key)
 
     def _check(self, plan: RoundPlan, now_s: float) -> None:
+        if self._memory.damaged:
+            raise MemoryLostError("records of what this device has spent may be lost to damage: it contributes no more")
         self._check_consent(plan)
         check_plan(plan, self._require_policy(), now_s)
 
@@ -369,6 +372,12 @@ class Gate:
             return self._consent.granted_since(purpose)
         except ConfigError:
             # A purpose that this version of the app does not know: nobody can have consented to it.
+            return None
+
+    def _given_since(self, purpose: str) -> float | None:
+        try:
+            return self._consent.given_since(purpose)
+        except ConfigError:
             return None
 
     def _stale_consents(self) -> dict[str, float]:

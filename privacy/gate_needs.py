@@ -11,6 +11,9 @@ class ConsentSource(Protocol):
     def granted_since(self, purpose: str) -> float | None:
         """Unix time of the consent in force for `purpose`; None if there is none."""
 
+    def given_since(self, purpose: str) -> float | None:
+        """The same whether or not it counts now: a restriction that is lifted later must not make an old consent fresh."""
+
 
 class GateMemory(Protocol):
     """Durable key → JSON object. What `put` wrote inside one `transaction` is there after kill -9, whole or not at all."""
@@ -21,5 +24,9 @@ class GateMemory(Protocol):
 
     def entries(self, prefix: str) -> list[dict[str, Any]]:
         """Values of all keys that start with `prefix`, in the order in which they were first put."""
+
+    @property
+    def damaged(self) -> bool:
+        """True if something of it may be lost: a forgotten expense would be a second budget."""
 
     def transaction(self) -> AbstractContextManager[Any]: ...

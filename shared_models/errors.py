@@ -40,6 +40,7 @@ TacitError
 │   │   └── HaltedError        the officer has stopped contributions
 │   ├── CertificateError       no enrolment certificate, or one that is not in force, not for this device or not signed
 │   ├── BudgetExceededError    the budget of rho or of participations does not allow it
+│   ├── MemoryLostError        the device's own record of what it has spent may have been lost to damage
 │   └── ReplayError            this round was already answered, or reserved and lost in a crash
 ├── ContributionError          a contribution has the wrong shape, type or range
 │   └── NotTrainedError        the schedule did not allow training, or the user came back: zeros go out instead
@@ -199,6 +200,9 @@ class CertificateError(RefusedError): ...
 
 
 class BudgetExceededError(RefusedError): ...
+
+
+class MemoryLostError(RefusedError): ...
 
 
 class ReplayError(RefusedError): ...

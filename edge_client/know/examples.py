@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edge_client.know.store import Store
 from edge_client.know.vectors import Embed, Vector, pack_vector, unpack_vector
+from shared_models.purposes import PERSONAL_LEARNING
 from shared_models.text_encoder import clean_text
 
 MAX_COUNT = 50
@@ -44,7 +45,7 @@ class Examples:
     def __init__(self, store: Store, clock: Callable[[], float], most: int) -> None:
         """`most` records are kept; beyond that the oldest go."""
         self._store = store
-        self._table = store.table("examples")
+        self._table = store.table("examples", purpose=PERSONAL_LEARNING.name)
         self._clock = clock
         self._most = most
 

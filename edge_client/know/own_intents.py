@@ -13,6 +13,7 @@ from edge_client.know.vectors import Embed, pack_vector, unpack_vector
 from shared_models.domain import UNSURE
 from shared_models.errors import InputError, TextError, UnknownIntentError
 from shared_models.intents import OUT_OF_SCOPE
+from shared_models.purposes import PERSONAL_LEARNING
 from shared_models.text_encoder import clean_text
 
 MAX_INTENTS = 200
@@ -25,7 +26,7 @@ class OwnIntents:
 
     def __init__(self, store: Store, clock: Callable[[], float]) -> None:
         self._store = store
-        self._table = store.table("own-intents")
+        self._table = store.table("own-intents", purpose=PERSONAL_LEARNING.name)
         self._clock = clock
 
     def define(

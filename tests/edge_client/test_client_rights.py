@@ -9,6 +9,7 @@ import logging
 import resource
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -129,6 +130,38 @@ def test_withdrawing_erases_examples_and_own_intents(client: EdgeClient) -> None
         assert not again.recognize("water my plants").personal
         again.consent.grant("personal-learning")
         assert again.training_examples()[1] == []
+
+
+@pytest.mark.parametrize("how", ["objection", "signal", "restriction"])
+def test_a_user_who_objects_is_answered_without_what_was_learned_and_it_is_there_again_afterwards(
+    client: EdgeClient, how: str
+) -> None:
+    stops: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
+        "objection": (client.consent.object_to_profiling, client.consent.withdraw_objection),
+        "signal": (lambda: client.consent.signal_gpc(True), lambda: client.consent.signal_gpc(False)),
+        "restriction": (
+            lambda: client.consent.restrict("personal-learning"),
+            lambda: client.consent.lift("personal-learning"),
+        ),
+    }
+    stop, go = stops[how]
+    unlearned = client.recognize("Book a flight to Lisbon").intent
+    for purpose in BOTH:
+        client.consent.grant(purpose)
+    client.feedback("Book a flight to Lisbon", intent="rent_car")
+    client.define_intent("water_plants", ["water my plants"])
+    assert client.recognize("Book a flight to Lisbon").intent == "rent_car"
+    assert client.recognize("water my plants").personal
+    stop()
+    assert client.recognize("Book a flight to Lisbon").intent == unlearned == "book_flight"
+    assert not client.recognize("water my plants").personal
+    assert client.respond("Book a flight to Lisbon").intent == "book_flight"
+    assert not client.feedback("zip zap", intent="greeting").kept
+    assert client.training_examples()[1] == []
+    go()
+    assert client.recognize("Book a flight to Lisbon").intent == "rent_car"
+    assert client.recognize("water my plants").personal
+    assert client.training_examples()[1] == ["rent_car"]
 
 
 @pytest.mark.parametrize("wrong", ["marketing", "", None, 7])

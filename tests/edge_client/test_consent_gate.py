@@ -86,6 +86,19 @@ def test_the_next_round_gets_nothing_and_costs_nothing_until_the_consent_counts_
     assert device.gate.budget(PURPOSE).participations == 2
 
 
+@pytest.mark.parametrize("how", ["restriction", "objection", "Sec-GPC"])
+def test_a_looser_policy_that_came_meanwhile_needs_fresh_consent_all_the_same(device: Device, how: str) -> None:
+    stop, go = STOPS[how]
+    stop(device.consent)
+    looser = policy_document(participations=50)
+    device.gate.adopt_policy(signed_policy({**looser, "sequence": looser["sequence"] + 1}))
+    go(device.consent)
+    plan = make_plan(parsed({**looser, "sequence": looser["sequence"] + 1}), 1)
+    with pytest.raises(ConsentError, match="ask again"):
+        device.gate.seal(signed_plan(plan), device.update, model_hash=MODEL_HASH, encoder_hash=ENCODER_HASH)
+    device.consent.grant(PURPOSE)
+
+
 def test_a_consent_to_an_older_notice_lets_nothing_out(device: Device, tmp_path: Path) -> None:
     device.store.close()
     newer = Device(tmp_path / "home", ConsentTerms(notice_version=2))

@@ -102,8 +102,8 @@ def test_odd_bytes_on_the_pipe_end_nothing(home: Path) -> None:
 def test_a_terminal_is_asked_for_consent_once_with_no_as_the_default(home: Path) -> None:
     if sys.platform == "win32":
         return
-    first = on_terminal(home, ["\n", "yes\n", "hello\n", "/quit\n"])
-    assert first.count("Allow this? [y/N]") == 2
+    first = on_terminal(home, ["\n", "\n", "yes\n", "hello\n", "/quit\n"])
+    assert first.count("Allow this? [y/N]") == 3
     assert "Keep my examples on this device?" in first
     assert "\x1b[2m" in first
     second = on_terminal(home, ["/consent\n", "/quit\n"])

@@ -99,6 +99,8 @@ def signed_plan(plan: RoundPlan, key: nacl.signing.SigningKey = AGGREGATOR) -> E
 class DictMemory:
     """A `GateMemory` whose transactions are all or nothing, and which tells what was written in which order."""
 
+    damaged = False
+
     def __init__(self) -> None:
         self.items: dict[str, dict[str, Any]] = {}
         self.committed: list[str] = []
@@ -138,6 +140,8 @@ class World:
 
     def granted_since(self, purpose: str) -> float | None:
         return self.consents.get(purpose)
+
+    given_since = granted_since
 
     def new_gate(self) -> Gate:
         """As after a restart of the app."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,9 +26,10 @@ from privacy_world import (
 
 from edge_client.know.consent import Consent
 from edge_client.know.store import Store
+from edge_client.know.store.frames import MARK, PREFIX_BYTES
 from privacy.gate import Gate
 from privacy.ledger import Entry, verify_chain
-from shared_models.errors import BudgetExceededError, ConsentError, ReplayError
+from shared_models.errors import BudgetExceededError, ConsentError, MemoryLostError, ReplayError
 
 KEY = bytes(range(32))
 
@@ -131,13 +133,13 @@ def killed_child(home: Path, when: str, fault: str) -> None:
     ("when", "fault", "spent"),
     [
         ("update", "", True),
-        ("reserve", "store.half_temp", False),
-        ("reserve", "store.after_rename", True),
+        ("reserve", "store.append.half_write", False),
+        ("reserve", "store.append.after_sync", True),
         ("reserve", "store.after_counter", True),
-        ("receipt", "store.before_temp", True),
-        ("receipt", "store.half_temp", True),
-        ("receipt", "store.after_temp", True),
-        ("receipt", "store.after_rename", True),
+        ("receipt", "store.append.before_write", True),
+        ("receipt", "store.append.half_write", True),
+        ("receipt", "store.append.after_write", True),
+        ("receipt", "store.append.after_sync", True),
         ("receipt", "store.after_counter", True),
     ],
 )
@@ -154,3 +156,20 @@ def test_kill_9_between_plan_and_reply_never_gives_budget_back(home: Path, when:
             seal(gate, 3)
         else:
             seal(gate, 2)
+
+
+def test_where_damage_may_have_taken_an_expense_nothing_leaves_any_more(home: Path) -> None:
+    path = home / "store.tacit"
+    raw = bytearray(path.read_bytes())
+    reserved = [found.start() for found in re.finditer(re.escape(MARK), raw)][-2]
+    raw[reserved + PREFIX_BYTES + 30] ^= 1
+    path.write_bytes(raw)
+    with Store(home, key=KEY) as store:
+        assert store.quarantined
+        Consent(store, clock).grant(PURPOSE)
+        gate = open_gate(store)
+        assert gate.spendings() == [], "the expense of round 1 is what was lost"
+        with pytest.raises(MemoryLostError):
+            seal(gate, 2)
+    with Store(home, key=KEY) as store, pytest.raises(MemoryLostError):
+        seal(open_gate(store), 3)

@@ -94,6 +94,11 @@ class Records:
             rows = [(key, row) for key, row in self._documents.rows().items() if key.startswith(prefix)]
         return [(key, json.loads(row)) for key, row in rows]
 
+    @property
+    def damaged(self) -> bool:
+        """True if records without a purpose, as the gate's are, may have been lost: see quarantine.py."""
+        return self._store.quarantined
+
     def transaction(self) -> contextlib.AbstractContextManager[Store]:
         """The store's (all tables together): so that one table can serve as the gate's memory."""
         return self._store.transaction()
