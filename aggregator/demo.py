@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from aggregator.checkpoint import FleetState
-from aggregator.demo_words import Learned, print_summary, progress_bars
+from aggregator.demo_words import Learned, fetched, print_summary, progress_bars, show_centre
 from aggregator.evaluation import Comparison, Features, HeldOut, compare
 from aggregator.fleet import Fleet, load_encoder
 from aggregator.modelling import PublicPhrases
@@ -26,7 +26,7 @@ from aggregator.plots import plot_rounds
 from aggregator.population import Population, population_from_domain, population_from_rows, read_utterances
 from aggregator.releases.intent_head import NAME, PURPOSE, ServerOptimizer
 from aggregator.rounds import RoundOutcome, RoundSettings
-from aggregator.simulate import SimulatedFleet, newcomer
+from aggregator.simulate import SimulatedFleet, newcomer, privacy_centre
 from aggregator.worker_grid import WorkerGrid
 from privacy.accounting import default_delta
 from privacy.cli import sign_for_fleet, write_atomically
@@ -88,7 +88,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
         version = _publish(fleet, options, learned, bars, console)
         proved = _prove(fleet, fleet_devices)
         fleet_devices.close()
-        _converse(fleet, phrases, population, texts, Path(devices) / "newcomer", learned, console)
+        _converse(fleet, phrases, population, texts, Path(devices) / "newcomer", options.out, learned, console)
     print_summary(options, fleet, learned, comparisons, proved, version, time.monotonic() - started_s, console)
     return 0
 
@@ -301,10 +301,11 @@ def _converse(
     population: Population,
     texts: Features,
     folder: Path,
+    out: Path,
     learned: Learned,
     console: Console,
 ) -> None:
-    """A newcomer verifies the release, talks, looks at what left, and erases everything."""
+    """A newcomer verifies the release, talks, looks at what is known and what left, and erases everything."""
     seeds = phrases.seed_weights()
     labels = phrases.domain.labels
     console.print("\n[bold]A newcomer opens the app[/bold]")
@@ -334,6 +335,11 @@ def _converse(
         client.consent.grant("personal-learning")
         canary = "zanzibar canary phrase of the newcomer"
         client.feedback(canary, intent=labels[0])
+        with privacy_centre(client) as link:
+            (out / "privacy-centre.html").write_bytes(page := fetched(link()))
+            if canary.encode() not in page:
+                raise RoundError("the privacy centre does not show what the newcomer has just said")
+            show_centre(link, console)
         receipts = client.device_port().gate.receipts()
         console.print(
             f"  what left this device: {len(receipts)} contributions (contributing is off until it is allowed)"

@@ -1,8 +1,15 @@
-"""What the demo says: its table of results, and its bars."""
+"""What the demo says and shows: its bars, its table of results, the newcomer's privacy centre."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import http.cookiejar
+import re
+import select
+import sys
+import urllib.parse
+import urllib.request
+import webbrowser
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +22,7 @@ from rich.table import Table
 from aggregator.evaluation import Comparison
 from aggregator.fleet import Fleet
 from privacy.policy import Policy
+from shared_models.errors import RoundError
 
 if TYPE_CHECKING:
     from aggregator.demo import DemoOptions
@@ -76,13 +84,40 @@ def print_summary(
     console.print(
         f"ε holds if at most {policy.colluding_share:.0%} of the devices collude with the aggregator; if more do: {left}."
     )
-    console.print(f"Plots, report and ledger: {options.out}\n\nTry next:")
+    console.print(f"Plots, report, ledger, the newcomer's privacy centre: {options.out}\n\nTry next:")
     for command in (
         f"tacit-device chat --home my-assistant --bundle {fleet.bundle}",
         f"tacit-privacy report {options.out / 'ledger.jsonl'} --officer {options.out / 'officer.pub'} --html report.html",
         "tacit-fleet domain new my-domain",
     ):
         console.print(f"  {command}", soft_wrap=True)
+
+
+LOOK_S = 60.0
+"""How long the demo waits for somebody who looks at the privacy centre."""
+
+
+def fetched(link: str) -> bytes:
+    """What a browser would show behind a link to the privacy centre: the page to which the opening one leads."""
+    browser = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
+    )
+    with browser.open(link, timeout=20.0) as answer:
+        onward = re.search(rb'href="(/centre/[^"]+/known)"', answer.read())
+    if onward is None:
+        raise RoundError("the link to the privacy centre leads nowhere")
+    with browser.open(urllib.parse.urljoin(link, onward[1].decode("ascii")), timeout=20.0) as answer:
+        return bytes(answer.read())
+
+
+def show_centre(link: Callable[[], str], console: Console) -> None:
+    """Open the privacy centre in the user's browser, if there is a user: at a terminal, until Enter is pressed."""
+    if not (console.is_terminal and sys.stdin.isatty()):
+        return
+    address = link()
+    console.print(f"  the newcomer's privacy centre: {address}\n  (Enter goes on; so does a minute)", soft_wrap=True)
+    webbrowser.open(address)
+    select.select([sys.stdin], [], [], LOOK_S)
 
 
 @contextmanager

@@ -200,3 +200,15 @@ def newcomer(folder: Path, bundle: Path) -> Iterator[EdgeClient]:
     """A device that has never been seen, opened on what is published."""
     with EdgeClient.open(folder, key=bytes(range(32)), bundle=bundle) as client:
         yield client
+
+
+@contextlib.contextmanager
+def privacy_centre(client: EdgeClient) -> Iterator[Callable[[], str]]:
+    """The device's own page over HTTP on loopback while the block lasts; gives links that open it once each."""
+    from edge_client.sidecar import serving
+    from edge_client.sidecar.app import Sidecar
+    from edge_client.sidecar.tokens import Apps
+
+    sidecar = Sidecar(client, Apps(client.store.folder))
+    with serving.served(sidecar, serving.loopback_socket("127.0.0.1", 0)) as address:
+        yield lambda: address + sidecar.centre_path()

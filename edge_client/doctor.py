@@ -12,6 +12,7 @@ from edge_client.bundles import ActiveBundle, BundleStore
 from edge_client.chat import spoken_time
 from edge_client.know.store import Store
 from edge_client.know.store.keys import KEY_NAME, KeySource, keyring_available
+from edge_client.know.store.quarantine import QUARANTINE_NAME
 from edge_client.know.store.storage import COUNTER_NAME, STORE_NAME
 from edge_client.platform import free_bytes, open_to_others, system_description
 from shared_models.errors import TacitError
@@ -19,6 +20,12 @@ from shared_models.errors import TacitError
 LEAST_FREE_BYTES = 100 * 1024 * 1024
 EARLIEST_CLOCK_S = 1_735_689_600.0
 """2025-01-01: this version did not exist before."""
+
+
+UNSAFE = (
+    "; what this device has spent, or what was withdrawn, may be among it, so it contributes no more. Only erasing "
+    "(`tacit-device forget`) begins anew"
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,10 @@ def _disk(home: Path) -> Iterator[Finding]:
 
 
 def _permissions(home: Path) -> Iterator[Finding]:
-    paths = [home, *(home / name for name in (KEY_NAME, STORE_NAME, COUNTER_NAME) if (home / name).exists())]
+    paths = [
+        home,
+        *(home / name for name in (KEY_NAME, STORE_NAME, COUNTER_NAME, QUARANTINE_NAME) if (home / name).exists()),
+    ]
     lax = [path for path in paths if open_to_others(path)]
     for path in lax:
         yield Finding("permissions", False, f"{path} is open to other users: chmod go= it")
@@ -93,6 +103,14 @@ def _store(
         return
     yield Finding("key", True, f"from {found['key']}")
     yield Finding("store", True, f"{found['size_bytes']} bytes, schema {found['schema']}, {found['commits']} commits")
+    if repaired := found["repaired"]:
+        yield Finding(
+            "store", True, "put right at this opening: " + ", ".join(f"{n} {what}" for what, n in repaired.items())
+        )
+    if lost := found["quarantine"]:
+        tables = ", ".join(lost["tables"]) or "it is not known of what"
+        text = f"damage took {lost['commits']} commits ({tables}); their bytes are in {QUARANTINE_NAME}"
+        yield Finding("store", not lost["unsafe"], text + (UNSAFE if lost["unsafe"] else ""))
     if latest_s > clock() + 300:
         yield Finding("clock", False, f"it runs backwards: the store was changed on {spoken_time(latest_s)}")
 
