@@ -15,6 +15,7 @@ from edge_client.answer.respond import Reply
 from edge_client.async_rooms import AsyncCapture as AsyncCapture
 from edge_client.async_rooms import AsyncConsent as AsyncConsent
 from edge_client.async_rooms import AsyncDecisions as AsyncDecisions
+from edge_client.async_rooms import AsyncIntake as AsyncIntake
 from edge_client.async_rooms import AsyncProfile as AsyncProfile
 from edge_client.async_rooms import AsyncRights as AsyncRights
 from edge_client.client import EdgeClient
@@ -81,6 +82,10 @@ class AsyncEdgeClient:
     @property
     def capture(self) -> AsyncCapture:
         return AsyncCapture(lambda: self._client.capture)
+
+    @property
+    def intake(self) -> AsyncIntake:
+        return AsyncIntake(lambda: self._client.intake)
 
     @property
     def profile(self) -> AsyncProfile:

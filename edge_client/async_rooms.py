@@ -12,6 +12,7 @@ from shared_models.errors import CaptureError
 
 if TYPE_CHECKING:
     from edge_client.know.capture import Capture
+    from edge_client.know.connectors import Connector, Intake, Reading
     from edge_client.know.decisions import DecisionLog
     from edge_client.know.erasure_certificate import ErasureCertificate
     from edge_client.know.events import Captured, Event
@@ -83,6 +84,19 @@ class AsyncConsent:
 
     async def document(self) -> dict[str, Any]:
         return await asyncio.to_thread(self._consent.document)
+
+
+class AsyncIntake:
+    """`Intake` for asyncio: a connector's pull runs in a worker thread."""
+
+    def __init__(self, intake: Callable[[], Intake]) -> None:
+        self._intake = intake
+
+    async def pull(self, connector: Connector) -> Reading:
+        return await asyncio.to_thread(lambda: connector.pull(self._intake()))
+
+    async def document(self) -> dict[str, Any]:
+        return await asyncio.to_thread(lambda: self._intake().document())
 
 
 class AsyncProfile:

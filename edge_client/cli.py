@@ -25,6 +25,7 @@ from shared_models.purposes import PURPOSES
 if TYPE_CHECKING:
     from edge_client.client import EdgeClient
     from edge_client.know.store.keys import KeySource
+    from shared_models.profile import ProfileSchema
 
 PASSPHRASE_VARIABLE = "TACIT_PASSPHRASE"
 MAX_SECRET_FILE_BYTES = 4096
@@ -103,6 +104,7 @@ def common_options() -> argparse.ArgumentParser:
     shared.add_argument("--home", type=Path, help="the device's folder (default: in this user's data folder)")
     shared.add_argument("--bundle", help="folder or URL of a bundle; needed once")
     shared.add_argument("--trust", type=Path, help="the fleet's trust.json, for the first time from a URL")
+    shared.add_argument("--schema", type=Path, metavar="FILE", help="what the app may know, in YAML; needed once")
     shared.add_argument("--passphrase-file", type=Path, metavar="FILE", help=f"or set {PASSPHRASE_VARIABLE}")
     shared.add_argument("--key-file", type=Path, metavar="FILE", help="a key of 32 bytes, raw or as 64 hex digits")
     return shared
@@ -183,7 +185,28 @@ def open_client(options: argparse.Namespace) -> EdgeClient:
     """The device that the call names, with a model. Raises TacitError."""
     from edge_client.client import EdgeClient
 
-    return EdgeClient.open(home_of(options), key=key_of(options), bundle=options.bundle, trust=options.trust)
+    return EdgeClient.open(
+        home_of(options),
+        key=key_of(options),
+        bundle=options.bundle,
+        trust=options.trust,
+        schema=schema_of(options),
+    )
+
+
+def schema_of(options: argparse.Namespace) -> ProfileSchema | None:
+    """The schema that ships, extended by the file that the call names; None if it names none. Raises ConfigError, DomainError."""
+    from shared_models.profile import ProfileSchema, default_schema
+    from shared_models.profile_file import MAX_FILE_BYTES
+
+    if options.schema is None:
+        return None
+    try:
+        with options.schema.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{options.schema}: cannot be read: {error.strerror or error}") from error
+    return default_schema().extended(ProfileSchema.from_yaml(raw))
 
 
 @contextlib.contextmanager
@@ -201,7 +224,7 @@ def opened_without_model(options: argparse.Namespace) -> Iterator[EdgeClient]:
     home = home_of(options)
     config = EdgeConfig()
     with EdgeClient(
-        Store(home, key=key_of(options)), BundleStore(home / BUNDLE_FOLDER, config.clock), config
+        Store(home, key=key_of(options)), BundleStore(home / BUNDLE_FOLDER, config.clock), config, schema_of(options)
     ) as client:
         yield client
 

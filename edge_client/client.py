@@ -38,6 +38,7 @@ from shared_models.errors import (
     ModelMissingError,
     StoreClosedError,
     StoreWriteError,
+    TacitError,
     TextError,
 )
 from shared_models.intents import Recognition
@@ -45,9 +46,8 @@ from shared_models.purposes import INTENT_MODEL, PERSONAL_LEARNING
 from shared_models.text_encoder import DIMENSION, clean_text
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from edge_client.know.capture import Capture
+    from edge_client.know.connectors import Intake
     from edge_client.know.decisions import DecisionLog
     from edge_client.know.profile import Profile
     from edge_client.know.rights import Rights
@@ -104,16 +104,21 @@ class EdgeClient:
         """Open, or make, the assistant that lives in folder `path`.
 
         `key`: 32 raw bytes, a passphrase, or None for the keyring of the operating system. `bundle`: a folder or an http(s)
-        URL; needed once, then everything works offline, and a `bundle` that cannot be reached is no error. `trust`: the
-        fleet's trust.json, for the first time from a URL. `schema`: what may be known about the user; None is the one that ships.
+        URL; needed once, and one that cannot be reached later is no error. `trust`: the fleet's trust.json, for the first time
+        from a URL. `schema`: what may be known; it is kept, and None is the one that was kept, else the one that ships.
 
         Raises ModelMissingError, BundleError, ModelDamagedError, StoreError (wrong key, damaged, locked, rolled back, newer,
-        not writable), ConfigError. Then nothing is open and nothing was changed, apart from a bundle that arrived.
+        not writable), ConfigError, DomainError. Then nothing is open and nothing was changed, apart from a bundle that arrived.
         """
         config = config or EdgeConfig()
         home = Path(path)
         bundles = active_bundles(home, bundle, trust, config)
-        client = cls(Store(home, key=config.key_source if key is None else key), bundles, config, schema)
+        store = Store(home, key=config.key_source if key is None else key)
+        try:
+            client = cls(store, bundles, config, schema)
+        except TacitError:
+            store.close()
+            raise
         client._source = bundle
         return client
 
@@ -293,9 +298,7 @@ class EdgeClient:
     def __enter__(self) -> EdgeClient:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # -- the rooms ------------------------------------------------------------------------------------------------
@@ -321,6 +324,11 @@ class EdgeClient:
     def capture(self) -> Capture:
         """Where the app's events arrive."""
         return self._known.capture
+
+    @property
+    def intake(self) -> Intake:
+        """Where connectors bring what other sources know."""
+        return self._known.intake
 
     @property
     def profile(self) -> Profile:
@@ -385,7 +393,8 @@ class EdgeClient:
             _log.warning("a choice could not be kept: %s", type(error).__name__)
 
     def _more_to_export(self) -> dict[str, Any]:
-        return {**learned_document(self._examples, self._own), "shared": shared_document(self)}
+        learned = learned_document(self._examples, self._own)
+        return {**learned, "shared": shared_document(self), "connectors": self.intake.document()}
 
     def _erase_learned(self) -> None:
         self._learning.clear()

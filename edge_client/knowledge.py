@@ -5,6 +5,7 @@ Capture reads the kept events when it is made, so it is made when it is first as
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,19 +15,23 @@ from edge_client.know.consent import Consent
 from edge_client.know.decisions import DecisionLog
 from edge_client.know.profile import Profile
 from edge_client.know.store import Store
-from shared_models.errors import CaptureBusyError, CaptureError, InputError, StoreWriteError
+from shared_models.errors import CaptureBusyError, CaptureError, DomainError, InputError, StoreWriteError
 from shared_models.profile import ProfileSchema, default_schema
 from shared_models.purposes import PERSONALISATION
 
 if TYPE_CHECKING:
     from edge_client.know.capture import Capture
+    from edge_client.know.connectors import Intake
     from edge_client.know.rights import Rights
+
+SCHEMA_TABLE = "schema"
+SCHEMA_KEY = "app"
 
 _log = logging.getLogger(__name__)
 
 
 class Knowledge:
-    """The rooms behind `client.capture`, `.profile`, `.decisions` and `.rights`. Thread-safe."""
+    """The rooms behind `client.capture`, `.intake`, `.profile`, `.decisions` and `.rights`. Thread-safe."""
 
     def __init__(
         self,
@@ -36,16 +41,46 @@ class Knowledge:
         clock: Callable[[], float],
         more: Callable[[], Mapping[str, Any]],
     ) -> None:
-        """`more` gives what other rooms keep, for the export. `schema` None is the one that ships."""
+        """`more` gives what other rooms keep, for the export. `schema` None is the one that this home was opened with last,
+
+        or the one that ships. Raises DomainError.
+        """
         self._store = store
         self._clock = clock
         self._consent = consent
         self._more = more
-        self.schema = default_schema() if schema is None else schema
+        self.schema = self._remembered() if schema is None else schema
+        if schema is not None:
+            self._remember_schema(schema)
         self.profile = Profile(store, self.schema, clock)
         self.decisions = DecisionLog(store, consent, clock)
         self._capture: Capture | None = None
         self._rights: Rights | None = None
+        self._intake: Intake | None = None
+
+    def _remembered(self) -> ProfileSchema:
+        # Whoever opens this home beside the app (tacit-device, the sidecar) must know what the app's schema names: what a
+        # schema does not name is erased.
+        document = self._store.table(SCHEMA_TABLE).get(SCHEMA_KEY)
+        if document is None:
+            return default_schema()
+        try:
+            return ProfileSchema.from_document(document)
+        except DomainError as error:
+            # Not the one that ships: it would erase what the app's own schema names.
+            raise DomainError(
+                "this version cannot read the schema that was kept here; name it again (schema=…, --schema FILE)"
+            ) from error
+
+    def _remember_schema(self, schema: ProfileSchema) -> None:
+        document = json.loads(json.dumps(schema.document()))
+        try:
+            with self._store.transaction():
+                table = self._store.table(SCHEMA_TABLE)
+                if table.get(SCHEMA_KEY) != document:
+                    table.put(SCHEMA_KEY, document)
+        except StoreWriteError as error:
+            _log.warning("the schema could not be kept for other programs: %s", type(error).__name__)
 
     @property
     def capture(self) -> Capture:
@@ -66,6 +101,15 @@ class Knowledge:
                     self._store, self._consent, self.profile, self.capture, self.decisions, self._clock, self._more
                 )
             return self._rights
+
+    @property
+    def intake(self) -> Intake:
+        with self._store.lock:
+            if self._intake is None:
+                from edge_client.know.connectors import Intake
+
+                self._intake = Intake(self._store, self.schema, self._consent, self.profile, self.capture, self._clock)
+            return self._intake
 
     def remember(self, reply: Reply) -> None:
         """Note one turn: as a decision with its reasons, and as a `chat` event without the words. Only with consent.

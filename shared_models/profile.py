@@ -182,6 +182,23 @@ class ProfileSchema:
 
         return read_schema(raw)
 
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> ProfileSchema:
+        """The schema of which `document` is the `document()`. Raises DomainError for anything else."""
+        try:
+            attributes = _from_documents(document["attributes"])
+            events = {
+                name: EventType(**{**event, "properties": _from_documents(event["properties"])})
+                for name, event in document["events"].items()
+            }
+            funnels = {
+                name: Funnel(name, tuple(funnel["steps"]), float(funnel["within_s"]))
+                for name, funnel in document["funnels"].items()
+            }
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DomainError(f"not the document of a profile schema: {type(error).__name__}") from None
+        return cls(attributes, events, funnels)
+
     def document(self) -> dict[str, Any]:
         """The whole schema as plain JSON."""
         return {
@@ -214,6 +231,12 @@ def canonical_name(name: Any) -> str:
         return ""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")
+
+
+def _from_documents(documents: Mapping[str, Any]) -> dict[str, Attribute]:
+    return {
+        name: Attribute(**{**document, "choices": tuple(document["choices"])}) for name, document in documents.items()
+    }
 
 
 def _normalised(attribute: Attribute, value: Any) -> Any:

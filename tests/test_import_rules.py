@@ -149,6 +149,7 @@ def test_the_public_names_of_the_device() -> None:
         "feedback",
         "forget",
         "inspect",
+        "intake",
         "intents",
         "model",
         "open",

@@ -22,7 +22,7 @@ NOTICES = {
         "test_nothing_is_kept_without_consent",
         "test_feedback_is_kept_with_consent_and_remembered",
         "test_after_an_erasure_nothing_is_found_and_old_copies_of_the_data_stay_shut",
-        "test_devices_open_connections_in_two_places_only",
+        "test_devices_open_connections_in_three_places_only",
     ),
     "The app may remember what you do in it, encrypted and on this device only, and suggest what fits you;": (
         "test_only_what_the_schema_names_is_kept_and_the_rest_is_counted_by_name",

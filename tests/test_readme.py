@@ -1,29 +1,15 @@
-"""The README is true: its commands work as they stand, its links lead somewhere, and it names every command there is.
-
-A block of shell or Python is preceded by a comment that readers do not see:
-
-    <!-- run: quick -->                        run by `make test`, in order, in one folder
-    <!-- run: deep -->                         run by `make test-deep`, after the quick ones, in the same way
-    <!-- run: deep, until "TEXT" three times -->  the same, in the background, as in a terminal of its own, until TEXT was printed
-    <!-- run: demo -->                         run by `make test-deep`, alone
-"""
+"""The README is true: its commands work as they stand, its links lead somewhere, and it names every command there is."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 from xml.etree import ElementTree
 
 import pytest
+from run_blocks import Block, Terminals, blocks_of
 
 from edge_client.cli import COMMANDS
 
@@ -32,139 +18,16 @@ README = ROOT / "README.md"
 PAGES = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 NOT_RUN = {"make demo": "installs an environment", "make test": "would run this very test, and without end"}
 README_PORT = "8443"
-ENOUGH_S = 240.0
 
-_MARK = re.compile(r'<!-- run: (?P<how>quick|deep|demo)(?:, until "(?P<until>[^"]+)"(?P<often> three times)?)? -->\n?')
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-@dataclass(frozen=True)
-class Block:
-    """One fenced block of the README."""
-
-    line: int
-    language: str
-    text: str
-    how: str
-    """`quick`, `deep`, `demo`, or empty where no mark stands before it."""
-    until: str
-    times: int
-
-    def command(self) -> list[str]:
-        return (
-            [sys.executable, "-c", self.text]
-            if self.language == "python"
-            else ["bash", "-euo", "pipefail", "-c", self.text]
-        )
-
-
 def blocks() -> list[Block]:
-    found = []
-    lines = README.read_text(encoding="utf-8").splitlines(keepends=True)
-    opened = None
-    for number, line in enumerate(lines, start=1):
-        if not line.startswith("```"):
-            continue
-        if opened is None:
-            opened = number
-            continue
-        mark = _MARK.fullmatch(lines[opened - 2])
-        found.append(
-            Block(
-                line=opened,
-                language=lines[opened - 1].strip("`\n"),
-                text="".join(lines[opened : number - 1]),
-                how=mark["how"] if mark else "",
-                until=(mark["until"] or "") if mark else "",
-                times=3 if mark and mark["often"] else 1,
-            )
-        )
-        opened = None
-    assert opened is None, f"README.md:{opened}: this block is never closed"
-    return found
-
-
-class Terminals:
-    """A folder in which a reader works, with as many terminals as it takes."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.said = ""
-        self._background: list[tuple[Block, subprocess.Popen[bytes]]] = []
-        shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("__pycache__"))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = str(free.getsockname()[1])
-        self._environment = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "TACIT_PASSPHRASE": "correct horse battery staple",
-            "XDG_DATA_HOME": str(folder / "data"),
-            "PYTHONUNBUFFERED": "1",
-        }
-
-    def __enter__(self) -> Terminals:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for _block, process in reversed(self._background):
-            self._end(process)
-
-    def run(self, block: Block, timeout_s: float = ENOUGH_S) -> None:
-        """Run one block to its end, or until it has said what it is waited for."""
-        output = self.folder / f"README-{block.line}.out"
-        with output.open("wb") as sink:
-            process = self._start(block, sink)
-            if block.until:
-                self._background.append((block, process))
-                self._wait_for(block, process, output, time.monotonic() + timeout_s)
-            else:
-                try:
-                    code = process.wait(timeout_s)
-                except subprocess.TimeoutExpired:
-                    self._end(process)
-                    pytest.fail(f"README.md:{block.line} is not done after {timeout_s:.0f} s:\n{_read(output)}")
-                assert code == 0, f"README.md:{block.line} ended with {code}:\n{_read(output)}"
-        self.said += _read(output)
-
-    def _start(self, block: Block, sink: IO[bytes]) -> subprocess.Popen[bytes]:
-        # Only the port differs from what the reader sees: the README's may be taken on this machine.
-        command = [part.replace(README_PORT, self._port) for part in block.command()]
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def _wait_for(self, block: Block, process: subprocess.Popen[bytes], output: Path, give_up_s: float) -> None:
-        while _read(output).count(block.until) < block.times:
-            assert process.poll() is None, f"README.md:{block.line} ended too early:\n{_read(output)}"
-            assert time.monotonic() < give_up_s, f"README.md:{block.line} never said {block.until!r}:\n{_read(output)}"
-            time.sleep(0.2)
-
-    @staticmethod
-    def _end(process: subprocess.Popen[bytes]) -> None:
-        for how in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, how)
-                give_up_s = time.monotonic() + 20.0
-                while time.monotonic() < give_up_s:
-                    process.poll()
-                    os.killpg(process.pid, 0)
-                    time.sleep(0.1)
-            except ProcessLookupError:
-                return
-
-
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
+    return blocks_of(README)
 
 
 def test_the_quick_commands_work(tmp_path: Path) -> None:
-    with Terminals(tmp_path) as terminals:
+    with Terminals(tmp_path, README_PORT) as terminals:
         for block in blocks():
             if block.how == "quick":
                 terminals.run(block)
@@ -186,7 +49,7 @@ def test_the_quick_commands_work(tmp_path: Path) -> None:
 
 @pytest.mark.deep
 def test_a_real_round_in_three_terminals(tmp_path: Path) -> None:
-    with Terminals(tmp_path) as terminals:
+    with Terminals(tmp_path, README_PORT) as terminals:
         for block in blocks():
             if block.how in ("quick", "deep"):
                 terminals.run(block)
@@ -208,7 +71,7 @@ def test_a_real_round_in_three_terminals(tmp_path: Path) -> None:
 @pytest.mark.deep
 def test_the_demo_reduced(tmp_path: Path) -> None:
     (block,) = (block for block in blocks() if block.how == "demo")
-    with Terminals(tmp_path) as terminals:
+    with Terminals(tmp_path, README_PORT) as terminals:
         terminals.run(block, timeout_s=800.0)
     for said in ("bundle verified", "receipts", "erased", "Try next"):
         assert said in terminals.said

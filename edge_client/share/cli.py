@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+from edge_client.account import shared_document
 from edge_client.cli import open_client
 from edge_client.client import EdgeClient
 from edge_client.share.agent.fleet import FleetConfig, new_node_key
@@ -20,9 +21,8 @@ from edge_client.share.probes import system_probes
 from edge_client.share.schedule_cli import arguments_when, schedule_rules
 from edge_client.share.scheduler import SCHEDULE_TABLE, Scheduler, keep_rules
 from edge_client.share.taking_part import TakingPart
-from privacy.accounting import epsilon_from_rho
 from privacy.enrolment import Certificate
-from shared_models.errors import ConfigError, PolicyError
+from shared_models.errors import ConfigError
 from shared_models.purposes import INTENT_MODEL
 from shared_models.wire import MODE_DISTRIBUTED
 
@@ -114,6 +114,8 @@ def run_shared(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(document, indent=2))
         return 0
+    if document["problem"]:
+        print(f"No policy is in force: {document['problem']}")
     if not document["receipts"]:
         print("Nothing has left this device.")
     for receipt in document["receipts"]:
@@ -158,28 +160,6 @@ def fleet_config(client: EdgeClient, heartbeat_s: float, poll_s: float, log_leve
         poll_interval_s=poll_s,
         log_level=log_level,
     )
-
-
-def shared_document(client: EdgeClient) -> dict[str, object]:
-    """All that ever left this device, and what it cost, as plain JSON."""
-    gate = open_gate(client)
-    document: dict[str, object] = {
-        "receipts": gate.receipts(),
-        "epsilon_spent": None,
-        "epsilon_limit": None,
-        "delta": None,
-        "policy_sequence": None,
-    }
-    try:
-        budget = gate.budget(INTENT_MODEL.name)
-    except PolicyError:
-        return document
-    policy = gate.policy
-    assert policy is not None
-    document["epsilon_spent"] = epsilon_from_rho(budget.rho_spent, policy.delta)
-    document["epsilon_limit"] = epsilon_from_rho(budget.rho_limit, policy.delta)
-    document["delta"], document["policy_sequence"] = policy.delta, policy.sequence
-    return document
 
 
 def _read(path: Path) -> bytes:

@@ -69,8 +69,7 @@ def run_serve(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed: pip install 'tacit[sidecar]'") from error
     from edge_client.share.probes import system_probes
-    from edge_client.share.schedule_rules import ScheduleRules
-    from edge_client.share.scheduler import SCHEDULE_TABLE, Scheduler
+    from edge_client.share.scheduler import SCHEDULE_TABLE, Scheduler, kept_rules
 
     # The server gives a signal that ended it on to this process, which must still tidy up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -89,7 +88,8 @@ def run_serve(options: argparse.Namespace) -> int:
             timer.daemon = True
             timer.start()
 
-        scheduler = Scheduler(ScheduleRules(), system_probes(), client.config.clock, client.store.table(SCHEDULE_TABLE))
+        memory = client.store.table(SCHEDULE_TABLE)
+        scheduler = Scheduler(kept_rules(memory), system_probes(), client.config.clock, memory)
         sidecar = Sidecar(client, apps, triggers=triggers, scheduler=scheduler, after_erasure=end_soon)
         address = serving.address_of(listening)
         print(f"Serving {address}  (stop with Ctrl-C)", flush=True)

@@ -68,8 +68,17 @@ def test_a_user_switches_corrects_pauses_and_erases_without_scripts(
     device.capture.receive({"type": "identify", "traits": {"plan": "gold", "home_city": CANARY}})
     device.capture.receive({"type": "track", "event": "Product Viewed", "properties": {"product_id": "p-7"}})
     device.decisions.record("offer", "late_checkout", ["you often leave in the afternoon", "your plan is gold"])
-    body = {"purpose": "intent-model", "contribution": "intent_head", "rho": 0.05, "note": "", "round_id": 3, "time_s": 1.79e9}
-    device.store.table(GATE_TABLE).put("receipt/t/3", {"index": 0, "time_s": 1.79e9, "kind": "contribution", "body": body})
+    body = {
+        "purpose": "intent-model",
+        "contribution": "intent_head",
+        "rho": 0.05,
+        "note": "",
+        "round_id": 3,
+        "time_s": 1.79e9,
+    }
+    device.store.table(GATE_TABLE).put(
+        "receipt/t/3", {"index": 0, "time_s": 1.79e9, "kind": "contribution", "body": body}
+    )
 
     tab.open(f"{root}/known")
     assert CANARY in tab.text()
@@ -120,8 +129,11 @@ def test_a_withdrawal_in_the_centre_leaves_nothing_to_contribute(
 
 CHECK = """
 (() => {
-  const luminance = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number).map(v => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4 }); return 0.2126 * r + 0.7152 * g + 0.0722 * b }
-  const behind = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor; if (c !== 'rgba(0, 0, 0, 0)') return c } return 'rgb(255, 255, 255)' }
+  const luminance = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number).map(v => {
+    v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4 });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b }
+  const behind = (e) => { for (; e; e = e.parentElement) {
+    const c = getComputedStyle(e).backgroundColor; if (c !== 'rgba(0, 0, 0, 0)') return c } return 'rgb(255, 255, 255)' }
   const bad = []
   for (const e of document.querySelectorAll('body *')) {
     const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())
@@ -132,7 +144,8 @@ CHECK = """
   }
   for (const e of document.querySelectorAll('button, nav a, input:not([type=hidden]), select')) {
     const r = e.getBoundingClientRect()
-    if (r.height && Math.min(r.height, r.width) < (e.type === 'checkbox' ? 20 : 24)) bad.push(`${e.tagName} is only ${r.height} high`)
+    if (r.height && Math.min(r.height, r.width) < (e.type === 'checkbox' ? 20 : 24))
+      bad.push(`${e.tagName} is only ${r.height} high`)
     if (e.tagName !== 'BUTTON' && e.tagName !== 'A' && !e.labels.length) bad.push(`${e.tagName} ${e.name} has no label`)
   }
   let level = 1
@@ -205,16 +218,21 @@ def test_another_page_reads_nothing_and_changes_nothing(
     tried = tab.evaluate(
         f"""
         (async () => {{
-          const tell = async (call) => {{ try {{ const r = await call(); return r.type + ' ' + r.status + ' ' + await r.text() }} catch (e) {{ return 'blocked' }} }}
+          const tell = async (call) => {{
+            try {{ const r = await call();
+              return r.type + ' ' + r.status + ' ' + await r.text() }} catch (e) {{ return 'blocked' }} }}
           const auth = {{ Authorization: 'Bearer {token}', 'Content-Type': 'application/json' }}
           return [
             await tell(() => fetch('{root}/known', {{ credentials: 'include' }})),
             await tell(() => fetch('{root}/known', {{ credentials: 'include', mode: 'no-cors' }})),
             await tell(() => fetch('{address}/healthz')),
             await tell(() => fetch('{address}/v1/export', {{ headers: auth }})),
-            await tell(() => fetch('{address}/v1/events', {{ method: 'POST', headers: auth, body: '{{"type":"page","name":"planted"}}' }})),
-            await tell(() => fetch('{address}/v1/events', {{ method: 'POST', mode: 'no-cors', body: '{{"type":"page","name":"planted"}}' }})),
-            await tell(() => fetch('{root}/do/consent', {{ method: 'POST', mode: 'no-cors', credentials: 'include', body: new URLSearchParams({{ purpose: 'personalisation', to: 'off' }}) }})),
+            await tell(() => fetch('{address}/v1/events', {{ method: 'POST', headers: auth,
+              body: '{{"type":"page","name":"planted"}}' }})),
+            await tell(() => fetch('{address}/v1/events', {{ method: 'POST', mode: 'no-cors',
+              body: '{{"type":"page","name":"planted"}}' }})),
+            await tell(() => fetch('{root}/do/consent', {{ method: 'POST', mode: 'no-cors', credentials: 'include',
+              body: new URLSearchParams({{ purpose: 'personalisation', to: 'off' }}) }})),
           ]
         }})()
         """
@@ -244,7 +262,9 @@ def test_a_page_of_a_registered_origin_may_call(
     assert len(device.capture.events()) == 1
 
 
-def test_what_was_erased_cannot_be_opened_again(tab: Browser, address: str, sidecar: Sidecar, consenting: EdgeClient) -> None:
+def test_what_was_erased_cannot_be_opened_again(
+    tab: Browser, address: str, sidecar: Sidecar, consenting: EdgeClient
+) -> None:
     home = consenting.store.folder
     consenting.capture.receive({"type": "identify", "traits": {"home_city": CANARY}})
     root = enter(tab, address, sidecar)

@@ -1,4 +1,4 @@
-"""Mixpanel's /track and /engage: the official Python client with nothing changed but its addresses, and the other forms by hand."""
+"""Mixpanel's /track and /engage: the official Python client with its addresses changed, and the other forms by hand."""
 
 from __future__ import annotations
 
@@ -86,7 +86,10 @@ def test_what_is_no_event_is_a_4xx(call: InProcess) -> None:
 
 def test_translations() -> None:
     event = track_event(
-        {"event": "Bought", "properties": {"token": "t", "time": 1_700_000_000_123, "distinct_id": "$device:d", "$city": "Rome"}}
+        {
+            "event": "Bought",
+            "properties": {"token": "t", "time": 1_700_000_000_123, "distinct_id": "$device:d", "$city": "Rome"},
+        }
     )
     assert event["timestamp"].startswith("2023-11-14T22:13:20.123")
     assert event["anonymousId"] == "d"

@@ -18,7 +18,9 @@ def test_an_event_goes_all_the_way_to_a_feature_and_to_the_profile(call: InProce
     kept = call("POST", "/v1/events", json={"type": "identify", "traits": {"plan": "gold", "shoe_size": 43}}).json()
     assert (kept["kept"], kept["reason"]) == (True, "kept")
     assert any("shoe_size" in name for name in kept["dropped"])
-    results = call("POST", "/v1/events/batch", json=[{"type": "page", "name": "Start"}, {"type": "nonsense"}]).json()["results"]
+    results = call("POST", "/v1/events/batch", json=[{"type": "page", "name": "Start"}, {"type": "nonsense"}]).json()[
+        "results"
+    ]
     assert results[0]["kept"]
     assert "type" in results[1]["error"]
     assert "page" in repr(call("GET", "/v1/features").json())
@@ -72,7 +74,12 @@ def test_the_rights_are_exercised_over_the_api(call: InProcess, device: EdgeClie
 
 
 def test_a_decision_of_the_app_is_kept_with_its_reasons(call: InProcess, consenting: EdgeClient) -> None:
-    body = {"kind": "offer", "chosen": "late checkout", "reasons": ["you often leave in the afternoon"], "context": {"x": 1}}
+    body = {
+        "kind": "offer",
+        "chosen": "late checkout",
+        "reasons": ["you often leave in the afternoon"],
+        "context": {"x": 1},
+    }
     kept = call("POST", "/v1/decisions", json=body).json()["id"]
     (decision,) = call("GET", "/v1/decisions?n=5").json()["decisions"]
     assert decision["id"] == kept
@@ -136,7 +143,9 @@ def test_what_fails_unexpectedly_says_nothing_about_it(call: InProcess, monkeypa
 
 
 def test_metrics_hold_no_personal_data(call: InProcess, consenting: EdgeClient) -> None:
-    call("POST", "/v1/track", json={"event": "Product Viewed", "userId": "user-42", "properties": {"product_id": "p-7"}})
+    call(
+        "POST", "/v1/track", json={"event": "Product Viewed", "userId": "user-42", "properties": {"product_id": "p-7"}}
+    )
     call("GET", "/v1/profile/secret-name-42")
     call("GET", "/healthz", headers={"Host": "evil.example"})
     text = call("GET", "/metrics").text
@@ -164,7 +173,9 @@ def test_nothing_of_the_user_is_logged(
 ) -> None:
     caplog.set_level("DEBUG")
     call("POST", "/v1/events", json={"type": "identify", "traits": {"home_city": "Quokkaville"}})
-    call("POST", "/v1/events", json={"type": "track", "event": "Product Viewed", "properties": {"price": "Quokkaville"}})
+    call(
+        "POST", "/v1/events", json={"type": "track", "event": "Product Viewed", "properties": {"price": "Quokkaville"}}
+    )
     call("POST", "/v1/chat", json={"text": "Quokkaville"})
     assert "Quokkaville" not in caplog.text
 

@@ -29,7 +29,9 @@ EXCLUDED = ("/v1/stream",)
 
 
 @pytest.fixture(scope="module")
-def running(real_bundle: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, dict[str, object]]]:
+def running(
+    real_bundle: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, str, dict[str, object]]]:
     """Address, token and OpenAPI document of a sidecar with the real model, whose user has allowed everything."""
     home: Path = tmp_path_factory.mktemp("fuzzed")
     bundles = BundleStore(home / "bundle")

@@ -20,7 +20,9 @@ def node_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The client, installed by npm."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
-            pytest.fail(f"{program} is not on PATH: this test runs Segment's official client of Node.js; install Node.js 20")
+            pytest.fail(
+                f"{program} is not on PATH: this test runs Segment's official client of Node.js; install Node.js 20"
+            )
     folder = Path(shutil.copytree(SOURCE, tmp_path_factory.mktemp("node") / "client"))
     done = subprocess.run(
         ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--loglevel=error"],

@@ -27,7 +27,14 @@ def test_all_six_calls_of_the_official_client_arrive(
     analytics.flush()
     analytics.join()
     assert failures == []
-    assert [event.type for event in consenting.capture.events()] == ["identify", "track", "page", "screen", "group", "alias"]
+    assert [event.type for event in consenting.capture.events()] == [
+        "identify",
+        "track",
+        "page",
+        "screen",
+        "group",
+        "alias",
+    ]
     viewed = consenting.capture.events(name="product_viewed")[0]
     assert "secret" not in viewed.properties
     assert viewed.properties["price"] == 12.5
@@ -44,7 +51,9 @@ def test_a_message_that_comes_again_is_kept_once(address: str, consenting: EdgeC
     assert len(consenting.capture.events()) == 1
 
 
-def test_without_consent_the_client_is_content_and_nothing_is_kept(address: str, device: EdgeClient, token: str) -> None:
+def test_without_consent_the_client_is_content_and_nothing_is_kept(
+    address: str, device: EdgeClient, token: str
+) -> None:
     analytics = Client(token, host=address, sync_mode=True)
     analytics.track("user-1", "Product Viewed", {"product_id": "p-7"})
     assert device.capture.events() == []

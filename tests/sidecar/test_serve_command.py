@@ -55,7 +55,10 @@ def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]
 
 def test_it_serves_an_app_with_the_token_that_it_printed(tmp_path: Path) -> None:
     home = str(tmp_path / "home")
-    with serving("--home", home, "--port", "0", "--app", "shop", "--scope", "capture", "--scope", "rights") as (process, lines):
+    with serving("--home", home, "--port", "0", "--app", "shop", "--scope", "capture", "--scope", "rights") as (
+        process,
+        lines,
+    ):
         token = lines[0].removeprefix("Token of shop, shown once: ")
         address = lines[1].split()[1]
         assert address.startswith("http://127.0.0.1:")
@@ -63,13 +66,17 @@ def test_it_serves_an_app_with_the_token_that_it_printed(tmp_path: Path) -> None
         assert httpx.get(f"{address}/healthz").json()["status"] == "ok"
         granted = httpx.put(f"{address}/v1/consents/personalisation", json={"granted": True}, headers=headers)
         assert granted.json()["granted"]
-        assert httpx.post(f"{address}/v1/page", json={"userId": "u", "name": "Start"}, headers=headers).status_code == 200
+        assert (
+            httpx.post(f"{address}/v1/page", json={"userId": "u", "name": "Start"}, headers=headers).status_code == 200
+        )
         centre = lines[2].split(": ", 1)[1]
         assert httpx.get(centre).status_code == 200
         assert httpx.get(centre).status_code == 403
         # Listens for this machine alone.
         port = int(address.rsplit(":", 1)[1])
-        listening = {line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"}
+        listening = {
+            line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"
+        }
         assert f"0100007F:{port:04X}" in listening
         assert f"00000000:{port:04X}" not in listening
         # A second sidecar of the same home does not start.
@@ -142,7 +149,11 @@ def test_erasing_in_the_centre_leaves_no_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_call_that_cannot_work_is_one_line(
-    tmp_path: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    arguments: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TACIT_PASSPHRASE", "four words make one")
     assert main(["serve", "--home", str(tmp_path / "home"), *arguments]) == 2
@@ -159,7 +170,9 @@ def test_apps_are_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert Apps(tmp_path / "home").all() == ()
 
 
-@pytest.mark.parametrize("text", ["", "{}", "- 7", "- {name: x, conditions: [[a, b]]}", "a: [", "- !!python/object:x {}"])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "- 7", "- {name: x, conditions: [[a, b]]}", "a: [", "- !!python/object:x {}"]
+)
 def test_odd_files_of_triggers_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "t.yaml").write_text(text)
     with pytest.raises(ConfigError):
@@ -167,7 +180,9 @@ def test_odd_files_of_triggers_are_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_triggers_are_read(tmp_path: Path) -> None:
-    (tmp_path / "t.yaml").write_text("- {name: keen, events: [product_viewed], conditions: [[count.product_viewed.1h, '>=', 3]]}")
+    (tmp_path / "t.yaml").write_text(
+        "- {name: keen, events: [product_viewed], conditions: [[count.product_viewed.1h, '>=', 3]]}"
+    )
     assert [trigger.name for trigger in read_triggers(tmp_path / "t.yaml")] == ["keen"]
 
 

@@ -13,7 +13,7 @@ from sidecar_calls import InProcess
 
 from edge_client.client import EdgeClient
 from edge_client.sidecar.bodies import MAX_BODY_BYTES, parse_form, parse_json
-from shared_models.errors import TacitError, WireError
+from shared_models.errors import WireError
 
 PATHS = ("/v1/events", "/v1/events/batch", "/v1/track", "/v1/batch", "/v1/identify", "/track", "/engage", "/v1/chat")
 
@@ -89,7 +89,11 @@ def test_gzip_is_unpacked_within_the_limit(call: InProcess) -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
@@ -104,20 +108,18 @@ def test_what_json_can_say_is_read_back(value: object) -> None:
 def test_any_bytes_are_json_or_a_typed_error(raw: bytes) -> None:
     try:
         value = parse_json(raw)
-    except TacitError as error:
-        assert isinstance(error, WireError)
-    else:
-        assert json.loads(raw) == value
+    except WireError:
+        return
+    assert json.loads(raw) == value
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_form_or_a_typed_error(raw: bytes) -> None:
     try:
         form = parse_form(raw)
-    except TacitError as error:
-        assert isinstance(error, WireError)
-    else:
-        assert all(isinstance(item, str) for pair in form.items() for item in pair)
+    except WireError:
+        return
+    assert all(isinstance(item, str) for pair in form.items() for item in pair)
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

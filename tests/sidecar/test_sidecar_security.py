@@ -46,14 +46,25 @@ def test_loopback_names_are_answered(call: InProcess, host: str) -> None:
     ],
 )
 def test_a_name_that_was_rebound_to_loopback_is_refused(call: InProcess, host: str) -> None:
-    for method, path in (("GET", "/healthz"), ("POST", "/v1/events"), ("GET", "/centre/open?code=x"), ("OPTIONS", "/v1/chat")):
+    for method, path in (
+        ("GET", "/healthz"),
+        ("POST", "/v1/events"),
+        ("GET", "/centre/open?code=x"),
+        ("OPTIONS", "/v1/chat"),
+    ):
         answer = call(method, path, headers={"Host": host}, json=EVENT if method == "POST" else None)
         assert answer.status_code == 421
         assert answer.headers["content-type"] == "application/problem+json"
 
 
 def test_a_page_of_an_unknown_origin_is_refused_with_a_valid_token(call: InProcess) -> None:
-    for origin in ("https://evil.example", "null", "http://127.0.0.1:8765", f"{ORIGIN}.evil.example", "http://shop.example"):
+    for origin in (
+        "https://evil.example",
+        "null",
+        "http://127.0.0.1:8765",
+        f"{ORIGIN}.evil.example",
+        "http://shop.example",
+    ):
         answer = call("POST", "/v1/events", headers={"Origin": origin}, json=EVENT)
         assert answer.status_code == 403
         assert "access-control-allow-origin" not in answer.headers
@@ -115,7 +126,9 @@ def test_only_a_token_opens_anything(call: InProcess, sidecar: Sidecar) -> None:
         assert call(method, path, token=None, json=[]).status_code in (400, 401), (method, path)
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Bearer  ", "Basic !!!", "Basic " + base64.b64encode(b"\xff:").decode(), "Digest x"])
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer  ", "Basic !!!", "Basic " + base64.b64encode(b"\xff:").decode(), "Digest x"]
+)
 def test_a_malformed_authorization_is_no_token(call: InProcess, header: str) -> None:
     answer = call("GET", "/v1/profile", token=None, headers={"Authorization": header})
     assert answer.status_code == 401
@@ -132,7 +145,12 @@ def test_guessing_tokens_is_slowed_down_and_does_not_slow_the_app(call: InProces
 def test_a_token_does_what_its_scopes_say(call: InProcess, apps: Apps) -> None:
     capture_only = apps.register("web-tag", scopes=["capture"])
     assert call("POST", "/v1/events", token=capture_only, json=EVENT).status_code == 200
-    for method, path in (("GET", "/v1/features"), ("GET", "/v1/profile"), ("GET", "/v1/export"), ("POST", "/v1/centre")):
+    for method, path in (
+        ("GET", "/v1/features"),
+        ("GET", "/v1/profile"),
+        ("GET", "/v1/export"),
+        ("POST", "/v1/centre"),
+    ):
         assert call(method, path, token=capture_only).status_code == 403
     usual = apps.register("usual")
     assert call("GET", "/v1/features", token=usual).status_code == 200
@@ -291,7 +309,17 @@ def test_no_file_of_the_package_can_open_a_connection() -> None:
 
     import edge_client.sidecar
 
-    networks = {"http.client", "urllib.request", "urllib3", "httpx", "requests", "aiohttp", "smtplib", "ftplib", "asyncio.streams"}
+    networks = {
+        "http.client",
+        "urllib.request",
+        "urllib3",
+        "httpx",
+        "requests",
+        "aiohttp",
+        "smtplib",
+        "ftplib",
+        "asyncio.streams",
+    }
     for path in Path(edge_client.sidecar.__path__[0]).glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -21,7 +21,12 @@ from edge_client.sidecar.tokens import Apps
 from shared_models.errors import LimitError
 
 THREE_VIEWS = Trigger.from_document(
-    {"name": "keen", "events": ["product_viewed"], "conditions": [["count.product_viewed.1h", ">=", 3]], "cooldown_s": 60}
+    {
+        "name": "keen",
+        "events": ["product_viewed"],
+        "conditions": [["count.product_viewed.1h", ">=", 3]],
+        "cooldown_s": 60,
+    }
 )
 
 
@@ -60,7 +65,9 @@ def test_triggers_and_decisions_are_heard_as_they_happen(
             with httpx.Client(base_url=address, headers=headers) as sender:
                 for _ in range(4):
                     assert sender.post("/v1/events", json=view).json()["kept"]
-                sender.post("/v1/decisions", json={"kind": "offer", "chosen": "discount", "reasons": ["you looked thrice"]})
+                sender.post(
+                    "/v1/decisions", json={"kind": "offer", "chosen": "discount", "reasons": ["you looked thrice"]}
+                )
             (first, fired, _), (second, decided, number) = read_events(lines, 2)
         assert (first, fired["trigger"]) == ("trigger", "keen")
         assert (second, decided["chosen"]) == ("decision", "discount")
@@ -79,7 +86,9 @@ def test_open_streams_do_not_hold_a_server_that_ends(device: EdgeClient, apps: A
     sidecar = Sidecar(device, apps)
 
     def listen(address: str) -> None:
-        with httpx.stream("GET", f"{address}/v1/stream", headers={"Authorization": f"Bearer {token}"}, timeout=30) as answer:
+        with httpx.stream(
+            "GET", f"{address}/v1/stream", headers={"Authorization": f"Bearer {token}"}, timeout=30
+        ) as answer:
             for _ in answer.iter_lines():
                 heard.set()
         ended.set()

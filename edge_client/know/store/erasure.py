@@ -24,7 +24,7 @@ from edge_client.platform import (
 )
 from shared_models.errors import KeyUnavailableError, StoreError, StoreWriteError
 
-HOME_FOLDERS = ("bundle", "agent")
+HOME_FOLDERS = ("bundle", "agent", "sidecar")
 """Folders inside a home that belong to this device and go with it."""
 
 
