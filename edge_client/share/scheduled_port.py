@@ -82,7 +82,7 @@ class ScheduledPort:
         self, plan: Envelope, labels: Sequence[str], weights: WeightsArray, trainer: Trainer, request: bytes = b""
     ) -> Sealed:
         """As the port within; `trainer` is not used, for it could not be killed without the process that carries the answer."""
-        asked_s, asked_at_s = time.monotonic(), self._clock()
+        asked_s, asked_at_s, hold_s = time.monotonic(), self._clock(), self.hold_s()
         said = "there was nothing to learn from"
 
         def train(
@@ -108,7 +108,8 @@ class ScheduledPort:
             self._tell(f"round {sealed.round_id}: {said}")
         # Whoever is late has stayed away: three quarters of the time are left to the network and the stages that follow.
         most_s = (RoundPlan.from_bytes(plan.payload).deadline_s - asked_at_s) / 4
-        self._closed.wait(max(0.0, asked_s + min(self.hold_s(), most_s) - time.monotonic()))
+        # What zeros would have waited at least, also where this training has just taught that less is enough.
+        self._closed.wait(max(0.0, asked_s + min(max(hold_s, self.hold_s()), most_s) - time.monotonic()))
         return sealed
 
     def hold_s(self) -> float:
