@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edge_client.account import learned_document, shared_document
 from edge_client.answer.feedback import NOT_AN_INTENT, FeedbackResult, resolve_intent, words_of
-from edge_client.answer.respond import CHOSEN_NOW, TOLD_BEFORE, Reply, Responder, chosen_reading
+from edge_client.answer.respond import CHOSEN_NOW, TOLD_BEFORE, Reply, chosen_reading
 from edge_client.bundle_words import describe_bundle, no_model_text
 from edge_client.bundles import ActiveBundle, BundleStore
 from edge_client.config import EdgeConfig
@@ -133,7 +133,7 @@ class EdgeClient:
         clean = clean_text(text)
         with self._lock:
             asked, self._asked = self._asked, None
-            responder = self._words()
+            responder = self._held.words(self._active())
         if asked is not None and (chosen := chosen_reading(clean, asked[1], responder)) is not None:
             self._learn_choice(asked[0], chosen)
             version = self._active().manifest.version
@@ -154,7 +154,7 @@ class EdgeClient:
     def intents(self) -> dict[str, str]:
         """All intents that this assistant knows, the user's own at the end: name -> plain words."""
         with self._lock:
-            words = self._words()
+            words = self._held.words(self._active())
             return {name: words.label(name) for name in (*self._active().manifest.labels, *self._own.names())}
 
     # -- learning from the user -----------------------------------------------------------------------------------
@@ -218,8 +218,8 @@ class EdgeClient:
         """
         with self._lock:
             self._require_open()
-            known = source or self._source or (self._bundle.trust.bundle_url if self._bundle is not None else None)
-        if known is None:
+            known = source or self._source or (self._bundle and self._bundle.trust.bundle_url)
+        if not known:
             raise ConfigError("there is no address of a bundle yet: name a folder or a URL")
         # Outside the lock: the conversation goes on while a slow server answers.
         staleness = self._bundles.refresh(known, trust)
@@ -308,12 +308,9 @@ class EdgeClient:
         """What this client can do now."""
         with self._lock:
             closed = self.store.closed
-            return lifecycle(
-                closed=closed,
-                problem=self._bundle_problem,
-                quarantined=not closed and bool(getattr(self.store, "quarantined", False)),
-                staleness=None if closed or self._bundle is None else self._bundles.staleness_of(self._bundle),
-            )
+            staleness = None if closed or self._bundle is None else self._bundles.staleness_of(self._bundle)
+            damaged = not closed and self.store.quarantined
+            return lifecycle(closed=closed, problem=self._bundle_problem, quarantined=damaged, staleness=staleness)
 
     @property
     def schema(self) -> ProfileSchema:
@@ -360,9 +357,6 @@ class EdgeClient:
         if self._bundle is None:
             raise self._bundle_problem or ModelMissingError(no_model_text())
         return self._bundle
-
-    def _words(self) -> Responder:
-        return self._held.words(self._active())
 
     def _embed(self, text: str) -> npt.NDArray[np.float32]:
         return self._held.encoder(self._active()).encode_one(text)

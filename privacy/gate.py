@@ -329,7 +329,7 @@ class Gate:
         return certificate
 
     def _check_consent(self, plan: RoundPlan) -> None:
-        since_s = self._granted_since(plan.purpose)
+        since_s = self._given_since(plan.purpose, counting=True)
         if since_s is None:
             raise ConsentError(f"the user has not consented to {plan.purpose!r}")
         if self._stale_consents().get(plan.purpose) == since_s:
@@ -367,17 +367,12 @@ class Gate:
             raise PolicyError("this device has no privacy policy yet, so nothing can leave it")
         return policy
 
-    def _granted_since(self, purpose: str) -> float | None:
+    def _given_since(self, purpose: str, *, counting: bool = False) -> float | None:
+        """Unix time of the consent that was given; with `counting`, only if it counts now."""
         try:
-            return self._consent.granted_since(purpose)
+            return self._consent.granted_since(purpose) if counting else self._consent.given_since(purpose)
         except ConfigError:
             # A purpose that this version of the app does not know: nobody can have consented to it.
-            return None
-
-    def _given_since(self, purpose: str) -> float | None:
-        try:
-            return self._consent.given_since(purpose)
-        except ConfigError:
             return None
 
     def _stale_consents(self) -> dict[str, float]:
