@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -26,12 +25,12 @@ import httpx
 
 from aggregator.certificates import FleetCertificates, create_fleet_ca, create_node_key
 from aggregator.control import FleetControl
+from aggregator.ports import LOOPBACK, free_port
 from shared_models.errors import ConfigError, FleetError
 from shared_models.telemetry import TELEMETRY_OFF
 
 __all__ = ["SuperLink", "create_fleet_ca", "create_node_key", "flower_environment", "served_address"]
 
-LOOPBACK = "127.0.0.1"
 MAX_LOG_BYTES = 16 * 1024 * 1024
 _KEPT_VARIABLES = (
     "PATH",
@@ -95,7 +94,7 @@ class SuperLink:
         except OSError as error:
             raise ConfigError(f"{self.folder}: cannot be written: {error.strerror}") from error
         try:
-            self._port = self._port or _free_port()
+            self._port = self._port or free_port()
             self._process = self._spawn()
             self._await_health(timeout_s)
             record = {"port": self._port, "pid": self._process.pid}
@@ -215,12 +214,6 @@ def flower_environment(home: Path) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONUTF8": "1",
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 def _descendants(pid: int) -> list[tuple[int, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,14 @@ import pytest
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+MEMORY = Path("/dev/shm")
+ENOUGH_BYTES = 6 << 30
+
+# Thousands of tests sync files to the disk, and wait for that most of their time. What they kill are processes and not machines,
+# so a disk in memory shows the same; where there is none, or a small one, tests use the ordinary one.
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ENOUGH_BYTES:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 if TYPE_CHECKING:
     from published_fleet import PublishedFleet

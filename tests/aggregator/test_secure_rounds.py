@@ -140,7 +140,7 @@ def test_a_device_that_is_asked_twice_contributes_once(tmp_path: Path) -> None:
 
 def test_the_released_sum_is_that_of_the_devices_and_nothing_else(tmp_path: Path) -> None:
     """With noise of the least share, the model of a secure round is that of a trusted one up to the noise."""
-    fleet = secure_fleet(12)
+    fleet = secure_fleet()
     outcomes, state = run(fleet, tmp_path)
     (entry,) = [item for item in state.entries() if item.kind == "release"]
     plan = verify_ledger(state.lines(), bytes(OFFICER.verify_key)).rounds[0].plan
@@ -151,14 +151,14 @@ def test_the_released_sum_is_that_of_the_devices_and_nothing_else(tmp_path: Path
     from small_fleet import closed_form, examples
 
     limits = fleet.policy.purposes["intent-model"].contributions["intent_head"]
-    for index in range(12):
+    for index in range(10):
         update = closed_form(limits.local, *examples(index), np.zeros((len(LABELS), 16), np.float32)).ravel()
         norm = float(np.linalg.norm(update))
         expected += update * min(1.0, limits.clip_norm / norm)
-    residual = (mean * 12 - expected) * SCALE
-    total = 12 * plan.share_variance
+    residual = (mean * 10 - expected) * SCALE
+    total = 10 * plan.share_variance
     assert float(np.square(residual).mean()) == pytest.approx(total, rel=0.6)
-    assert entry.body["roster"] == 12
+    assert entry.body["roster"] == 10
     state.close()
 
 

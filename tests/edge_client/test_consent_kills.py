@@ -1,46 +1,48 @@
 """SIGKILL at random times over grant, keep and withdraw: what was acknowledged holds, and what was withdrawn stays shut for ever.
 
-A child turns a consent on and off and prints each step once it is durable. The parent stops it for a moment to copy its files,
+A child turns a consent on and off and tells each step once it is durable. The parent stops it for a moment to copy its files,
 kills it, opens the store as any program would, and then puts the copy back beside today's keys.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from store_model import KEY, Child
 
 from edge_client.know.consent import Consent
 from edge_client.know.store import Store
 from shared_models.errors import StoreError
 
-ROOT = Path(__file__).parents[2]
-KEY = bytes(range(32))
 PERSONAL = "personalisation"
 
-CHILD = """
-import sys
-from edge_client.know.consent import Consent
-from edge_client.know.store import Store
 
-with Store(sys.argv[1], key=bytes(range(32))) as store:
-    consent = Consent(store, lambda: 1_800_000_000.0)
-    for turn in range(int(sys.argv[2]), 1_000_000):
-        consent.grant("personalisation")
-        for number in range(3):
-            store.table("events", purpose="personalisation").append({"text": f"canary-{turn:06d}", "number": number})
-        print("kept", turn, flush=True)
-        consent.withdraw("personalisation")
-        print("withdrawn", turn, flush=True)
-"""
+def turning(home: Path, first: int) -> Callable[[Callable[[int], None]], None]:
+    """What the child does, from turn `first` on; it tells 2n when the events of turn n are kept and 2n+1 when it is withdrawn."""
+
+    def work(tell: Callable[[int], None]) -> None:
+        with Store(home, key=KEY) as store:
+            consent = Consent(store, lambda: 1_800_000_000.0)
+            for turn in range(first, 1_000_000):
+                consent.grant(PERSONAL)
+                for number in range(3):
+                    store.table("events", purpose=PERSONAL).append({"text": f"canary-{turn:06d}", "number": number})
+                tell(2 * turn)
+                # As long as it takes to be stopped: a copy of a file that still holds the events has to be among the copies.
+                time.sleep(0.01)
+                consent.withdraw(PERSONAL)
+                tell(2 * turn + 1)
+
+    return work
 
 
 def shown(folder: Path) -> set[int]:
@@ -54,26 +56,22 @@ def shown(folder: Path) -> set[int]:
 
 def kill_once(home: Path, old: Path, turn: int, generator: random.Random) -> tuple[int, bool]:
     """Run from `turn`, kill, check; returns the next turn, and whether the copy of the file could be read with the old keys."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(home), str(turn)], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    assert child.stdout is not None
-    first = child.stdout.readline()
+    child = Child(turning(home, turn))
+    telling = child.told()
+    told = [next(telling)]
     time.sleep(generator.uniform(0.0, 0.05))
-    child.send_signal(signal.SIGSTOP)
+    os.kill(child.pid, signal.SIGSTOP)
     time.sleep(0.005)
     old.mkdir()
     for name in ("store.key", "store.counter", "store.tacit"):
         shutil.copy(home / name, old / name)
-    child.send_signal(signal.SIGCONT)
+    os.kill(child.pid, signal.SIGCONT)
     time.sleep(generator.uniform(0.0, 0.05))
     child.kill()
-    with child.stdout:
-        lines = (first + child.stdout.read()).split("\n")[:-1]
-    assert child.wait(60) == -signal.SIGKILL
-    steps = [(word, int(number)) for word, number in (line.split() for line in lines)]
-    withdrawn = max((number for word, number in steps if word == "withdrawn"), default=turn - 1)
-    last_word, last_turn = steps[-1]
+    told += telling
+    assert child.killed()
+    withdrawn = max((value // 2 for value in told if value % 2), default=turn - 1)
+    last_turn, off = divmod(told[-1], 2)
     with Store(home, key=KEY) as store:
         state = Consent(store, lambda: 0.0).state(PERSONAL)
         entries = [entry["text"] for entry in store.table("events", purpose=PERSONAL).entries()]
@@ -82,7 +80,7 @@ def kill_once(home: Path, old: Path, turn: int, generator: random.Random) -> tup
     else:
         assert state == "granted"
         assert set(entries) <= {f"canary-{withdrawn + 1:06d}"}
-        assert len(entries) == 3 or last_word == "withdrawn"
+        assert len(entries) == 3 or off
     assert shown(home) <= {withdrawn + 1}
     readable = bool(shown(old))
     shutil.copy(home / "store.key", old / "store.key")

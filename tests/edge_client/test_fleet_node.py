@@ -54,6 +54,22 @@ def test_a_message_is_answered_and_the_end_is_told(start: StartNode) -> None:
     assert "get-run" not in server.calls
 
 
+def test_after_a_message_it_looks_again_soon_and_then_ever_less_often(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "SOON_S", 0.1)
+    server = ScriptedSuperLink()
+    server.send()
+    running = start(server, poll_interval_s=60.0, contribution_grid_s=0.0)
+    running.await_replies(1)
+    server.send()
+    running.await_replies(2)
+    pulled = server.calls.count("pull-messages")
+    time.sleep(1.0)
+    # 0.1 + 0.2 + 0.4 + 0.8 s, and then 60 s.
+    assert server.calls.count("pull-messages") - pulled in range(1, 6)
+
+
 def test_a_refused_key_ends_in_a_state_and_is_not_retried(start: StartNode) -> None:
     server = ScriptedSuperLink(overrides={"activate-node": lambda: Answer(401)})
     running = start(server)

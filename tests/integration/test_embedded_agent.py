@@ -66,7 +66,7 @@ def round_with_one_killed_and_one_refusing(server: FleetServer, folder: Path, co
         assert lost[0] == 5, "Flower: node unavailable"
         assert np.array_equal(np.array(result["sum"], np.uint32), ports[0].sealed[1] + ports[1].sealed[1])
         assert 1 not in ports[2].sealed
-        assert result["seconds"] < 45, "two heartbeat intervals of 10 s and the server's own pauses"
+        assert result["seconds"] < 120, "it ended with two heartbeat intervals of 10 s, not with its deadline of 300 s"
         assert [one.answered for one in agents] == [1, 1, 0, 0]
         assert [agents[index].state for index in (0, 1, 3)] == [FleetState.READY] * 3
         if command:

@@ -40,7 +40,7 @@ def killed_during_a_round(folder: Path, rounds: int, chance: random.Random) -> N
     process.wait()
 
 
-@pytest.mark.parametrize(("kills", "rounds"), [(2, 30), pytest.param(15, 200, marks=pytest.mark.deep)])
+@pytest.mark.parametrize(("kills", "rounds"), [(2, 30), pytest.param(15, 120, marks=pytest.mark.deep)])
 def test_a_killed_aggregator_goes_on_where_it_was(tmp_path: Path, kills: int, rounds: int) -> None:
     chance, expected = random.Random(kills), reference(rounds)
     released = 0

@@ -6,7 +6,6 @@ It runs the code that the run names and is outside the second law: see docs/deci
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from fleet_devices import HonestPort, agent, fleet_config
 from aggregator.certificates import create_node_key
 from aggregator.control import FleetApp
 from aggregator.deployment import FleetServer
+from aggregator.ports import free_port
 from aggregator.superlink import flower_environment
 from edge_client.share.agent.fleet import FleetState
 
@@ -29,14 +29,11 @@ from edge_client.share.agent.fleet import FleetState
 def stock_supernode(server: FleetServer, folder: Path, seed: int) -> Iterator[subprocess.Popen[bytes]]:
     with server.link.control() as control:
         control.register_node(create_node_key(folder / "stock.key"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     command = [
         str(Path(sys.executable).parent / "flower-supernode"),
         *("--superlink", server.address, "--root-certificates", str(server.link.folder.parent / "ca.pem")),
         *("--auth-supernode-private-key", str(folder / "stock.key")),
-        *("--host", "127.0.0.1", "--port", str(port), "--node-config", f"seed={seed}"),
+        *("--host", "127.0.0.1", "--port", str(free_port()), "--node-config", f"seed={seed}"),
     ]
     with (folder / "supernode.log").open("wb") as log:
         process = subprocess.Popen(

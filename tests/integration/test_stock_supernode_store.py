@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from deployed import Deployed, agents_ready, free_port
+from deployed import Deployed, agents_ready
 
 from aggregator.certificates import create_node_key
+from aggregator.ports import free_port
 from aggregator.superlink import flower_environment
 
 pytestmark = pytest.mark.timeout(900)

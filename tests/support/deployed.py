@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,20 +18,17 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aggregator.ports import free_port, port_is_free
+
 ROOT = Path(__file__).parents[2]
 DOMAIN = ROOT / "tests" / "data" / "tiny_domain"
 MODULES = {"tacit-fleet": "aggregator.cli", "tacit-device": "edge_client.cli", "tacit-privacy": "privacy.cli"}
 QUICK = ("--heartbeat-s", "10", "--poll-s", "0.5")
+BRISK = Path(__file__).with_name("brisk.py")
 
 
 def command_of(program: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", MODULES[program], *map(str, arguments)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -72,6 +68,8 @@ class Deployed:
     folder: Path
     port: int = field(default_factory=free_port)
     environment: dict[str, str] = field(default_factory=dict)
+    brisk: bool = False
+    """Agents wait little and train without torch (see brisk.py), for tests of what happens to rounds and not in them."""
 
     @property
     def fleet(self) -> Path:
@@ -93,13 +91,16 @@ class Deployed:
         assert "Traceback" not in said
         return said
 
-    @contextmanager
-    def terminal(self, name: str, program: str, *arguments: object) -> Iterator[Terminal]:
+    def terminal(self, name: str, program: str, *arguments: object) -> AbstractContextManager[Terminal]:
         """A program that is left running, in a terminal of its own; it is ended at the end."""
+        return self._left_running(name, command_of(program, *arguments))
+
+    @contextmanager
+    def _left_running(self, name: str, command: Sequence[str]) -> Iterator[Terminal]:
         output = self.folder / f"{name}.out"
         with output.open("wb") as sink:
             process = subprocess.Popen(
-                command_of(program, *arguments),
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
@@ -142,7 +143,12 @@ class Deployed:
         self.run("tacit-privacy", "policy", "sign", "policy.yaml", "--key", "officer.key")
         self.run("tacit-fleet", "policy", "fleet", "policy.signed.json")
 
-    def serve(self, name: str = "serve") -> AbstractContextManager[Terminal]:
+    def serve(self, name: str = "serve", timeout_s: float = 30.0) -> AbstractContextManager[Terminal]:
+        """The fleet's own terminal. A server that was killed may hold the port for a moment: its end is waited for."""
+        give_up_s = time.monotonic() + timeout_s
+        while not port_is_free(self.port):
+            assert time.monotonic() < give_up_s, f"port {self.port} is still taken after {timeout_s} s"
+            time.sleep(0.05)
         return self.terminal(name, "tacit-fleet", "serve", "fleet", "--port", self.port)
 
     def status(self) -> dict[str, object]:
@@ -199,7 +205,10 @@ class Deployed:
 
     def agent(self, name: str, *options: object) -> AbstractContextManager[Terminal]:
         arguments = (*QUICK, "--log", f"{name}.log", "--log-level", "DEBUG", *options, *self._of(name))
-        return self.terminal(f"agent-{name}", "tacit-device", "agent", *arguments)
+        command = command_of("tacit-device", "agent", *arguments)
+        if self.brisk:
+            command = [sys.executable, str(BRISK), "agent", *map(str, arguments)]
+        return self._left_running(f"agent-{name}", command)
 
     def _of(self, name: str) -> tuple[str, ...]:
         return ("--home", f"device-{name}", "--key-file", f"{name}.key")

@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+
+from aggregator.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 ENOUGH_S = 240.0
@@ -95,8 +96,7 @@ class Terminals:
         self.said = ""
         self._background: list[tuple[Block, subprocess.Popen[bytes]]] = []
         shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("__pycache__"))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._ports = (port, str(free.getsockname()[1]))
+        self._ports = (port, str(free_port()))
         self._environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

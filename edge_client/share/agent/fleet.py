@@ -38,7 +38,7 @@ class FleetConfig:
     """P-384 private key, PEM (see `new_node_key`)."""
     heartbeat_interval_s: float = 30.0
     poll_interval_s: float = 3.0
-    """Pause between two looks for work, ± 20 %."""
+    """The longest pause between two looks for work, ± 20 %; shorter ones follow a message (`node.SOON_S`)."""
     send_grid_s: float = 1.0
     """Answers leave at whole multiples of this after their message was received, refusals too: how long a device computed shows
     to the grid only. 0 sends at once."""

@@ -23,6 +23,10 @@ from shared_models.errors import FleetError, FleetRefusedError
 StateCallback = Callable[[FleetState, FleetError | None], None]
 logger = logging.getLogger(__name__)
 
+SOON_S = 0.25
+"""The first pause after a message: a round asks again as soon as the last device has answered. Each pause is twice the one
+before, up to the usual one, so that waiting costs a round a part of what it waited for anyway."""
+
 OFFLINE_SEEN_S = 4.0
 """How long a node whose process was killed stays offline at least, so that a waiting round sees it."""
 
@@ -52,6 +56,7 @@ class FleetNode:
         self._stop = threading.Event()
         self._exchange = MessageExchange(self._client, config, handler, self._stop, on_reply)
         self._beat_now = threading.Event()
+        self._pause_s = config.poll_interval_s
         self._node: Node | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -119,8 +124,10 @@ class FleetNode:
             self._beat_now.set()
         self._set_state(FleetState.READY)
         if not pulled.messages_list:
-            self._stop.wait(self._config.poll_interval_s * random.uniform(0.8, 1.2))
+            self._stop.wait(self._pause_s * random.uniform(0.8, 1.2))
+            self._pause_s = min(2 * self._pause_s, self._config.poll_interval_s)
             return
+        self._pause_s = min(SOON_S, self._config.poll_interval_s)
         if len(pulled.messages_list) != len(pulled.message_object_trees):
             raise FleetError("the aggregator's answer cannot be read: messages without their object trees")
         self._set_state(FleetState.BUSY)
