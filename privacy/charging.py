@@ -30,9 +30,9 @@ class Charge:
 def dearest(charges: Sequence[Charge], participations: int, separation_s: int) -> list[int]:
     """Indices of the rounds with the largest Σρ, at most `participations`, each at least `separation_s` after the one before.
 
-    Exact for answers in the order of deadlines whose neighbours can keep the separation (dynamic programming over rounds and
-    counts, O(participations · n²)); where answer windows overlap so that three rounds fit in pairs but not together, it
-    charges too much, never too little. Raises ConfigError.
+    Dynamic programming over rounds, by deadline, and counts, O(participations · n²): neighbours in that order must be able to
+    keep the separation, whichever is answered first. That holds for all pairs of what a device can have answered, so it never
+    charges too little; where three rounds fit in pairs but not together, it charges too much. Raises ConfigError.
     """
     if participations < 0 or separation_s < 0:
         raise ConfigError(f"participations {participations} and separation {separation_s} s must not be negative")
@@ -68,5 +68,6 @@ def dearest(charges: Sequence[Charge], participations: int, separation_s: int) -
     return [order[here], *reversed(chosen)]
 
 
-def _separable(earlier: Charge, later: Charge, separation_s: int) -> bool:
-    return later.latest_s - earlier.earliest_s >= separation_s
+def _separable(one: Charge, other: Charge, separation_s: int) -> bool:
+    # In either order: a round whose answers may come long can be answered before one that ends sooner, or after it.
+    return max(other.latest_s - one.earliest_s, one.latest_s - other.earliest_s) >= separation_s

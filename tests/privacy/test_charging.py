@@ -63,6 +63,11 @@ def test_a_late_answer_and_a_prompt_one_can_be_too_far_apart_for_reserve_times_t
     assert len(dearest([Charge(1.0, 0, 50), Charge(1.0, 500, 550)], 2, 600)) == 1
 
 
+def test_a_round_that_may_be_answered_before_and_after_another_is_charged_with_it() -> None:
+    """The window of one lies around that of the other: at 5 s and at 13 s."""
+    assert sorted(dearest([Charge(1.0, 5, 14), Charge(1.0, 7, 13)], 2, 8)) == [0, 1]
+
+
 def test_thousands_of_rounds_are_charged_in_moments() -> None:
     charges = [Charge(1.0 + index % 7, 100 * index, 100 * index + 60) for index in range(1000)]
     assert len(dearest(charges, 8, 1000)) == 8

@@ -41,8 +41,10 @@ class Browser:
         self.complaints: list[str] = []
         """What the console and the content security policy said."""
         self._loaded = 0
+        self._loaders: set[str] = set()
         for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
             self.do(f"{domain}.enable")
+        self.do("Page.setLifecycleEventsEnabled", enabled=True)
 
     def do(self, method: str, **parameters: Any) -> dict[str, Any]:
         """One command of the protocol, and its result."""
@@ -71,14 +73,15 @@ class Browser:
     def open(self, address: str) -> None:
         """Go there, and wait until it is loaded."""
         before = self._loaded
-        self.do("Page.navigate", url=address)
-        self._wait_for_load(before)
+        loader = self.do("Page.navigate", url=address).get("loaderId")
+        # Of this very navigation: the page before may still be loading, and its end is not what is waited for.
+        self._wait(lambda: loader in self._loaders if loader else self._loaded > before)
 
     def click(self, selector: str) -> None:
         """Click, with the mouse, what `selector` finds first, and wait for the page that follows."""
         before = self._loaded
         self.point(selector)
-        self._wait_for_load(before)
+        self._wait(lambda: self._loaded > before)
 
     def point(self, selector: str) -> None:
         """Click, and wait for nothing."""
@@ -143,6 +146,8 @@ class Browser:
         method, given = message.get("method"), message.get("params", {})
         if method == "Page.loadEventFired":
             self._loaded += 1
+        elif method == "Page.lifecycleEvent" and given.get("name") == "load":
+            self._loaders.add(given["loaderId"])
         elif method == "Network.requestWillBeSent":
             self.requested.append(given["request"]["url"])
         elif method == "Log.entryAdded":
@@ -150,9 +155,9 @@ class Browser:
         elif method == "Runtime.consoleAPICalled":
             self.complaints.append(repr(given.get("args")))
 
-    def _wait_for_load(self, before: int) -> None:
+    def _wait(self, loaded: Callable[[], bool]) -> None:
         give_up_s = time.monotonic() + ENOUGH_S
-        while self._loaded == before:
+        while not loaded():
             assert time.monotonic() < give_up_s, "the page never loaded"
             try:
                 self._note(json.loads(self._line.recv(timeout=1.0)))
