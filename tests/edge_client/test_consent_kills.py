@@ -32,6 +32,8 @@ def turning(home: Path, first: int) -> Callable[[Callable[[int], None]], None]:
     def work(tell: Callable[[int], None]) -> None:
         with Store(home, key=KEY) as store:
             consent = Consent(store, lambda: 1_800_000_000.0)
+            # What the child before kept, and was killed with, goes first: each turn begins with nothing.
+            consent.withdraw(PERSONAL)
             for turn in range(first, 1_000_000):
                 consent.grant(PERSONAL)
                 for number in range(3):
