@@ -2,7 +2,8 @@
 
 SQLite by default, any database of SQLAlchemy by URL. A killed aggregator finds here exactly what it had committed: a round id is
 taken (with its `reserve` entry) before the first message of the round is sent, so it is never used twice; a release is stored
-with the model that came of it, so it is never drawn again.
+with the model that came of it, so it is never drawn again. A sum that is no step of the model is stored itself, in the same
+transaction; artefacts are made of stored sums (aggregator.artifacts).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import io
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
+from privacy.clipping import IntArray
 from privacy.ledger import Entry, next_entry, read_entries, sign_entry, verify_chain, verify_signatures
 from shared_models.errors import CheckpointError, LedgerError
 
@@ -48,6 +50,19 @@ _leaves = sa.Table(
     sa.Column("round_id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("commitment", sa.String(64), nullable=False),
+)
+_sums = sa.Table(
+    "sums",
+    _schema,
+    sa.Column("round_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("grid", sa.LargeBinary, nullable=False),
+)
+_artifacts = sa.Table(
+    "artifacts",
+    _schema,
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.String(100), primary_key=True),
+    sa.Column("content", sa.LargeBinary, nullable=False),
 )
 _notes = sa.Table(
     "notes",
@@ -153,14 +168,23 @@ class FleetState:
         *,
         checkpoint: Checkpoint | None = None,
         leaves: tuple[int, Sequence[str]] | None = None,
+        released: tuple[int, IntArray] | None = None,
+        artifacts: Mapping[str, bytes] | None = None,
     ) -> Entry:
-        """Append one signed ledger entry; checkpoint and the leaves of (round id, commitments) commit with it or not at all."""
+        """Append one signed ledger entry; what is given with it commits with it or not at all.
+
+        `leaves`: of (round id, commitments). `released`: (round id, the noisy sum as integers [d]), to be read by
+        `released_grid`. `artifacts`: name → content; the entry names their hashes. Raises CheckpointError.
+        """
         if self._key is None:
             raise CheckpointError("this state was opened for reading only")
         arrays = checkpoint.to_bytes() if checkpoint else b""
         digest = hashlib.sha256(arrays).hexdigest()
         if checkpoint:
             body = {**body, "checkpoint_sha256": digest}
+        if artifacts:
+            hashes = {name: hashlib.sha256(content).hexdigest() for name, content in artifacts.items()}
+            body = {**body, "artifacts": hashes}
         entry = next_entry(self._last, self._clock(), kind, body)
         try:
             with self._engine.begin() as connection:
@@ -177,6 +201,16 @@ class FleetState:
                         for position, commitment in enumerate(commitments)
                     ]
                     connection.execute(_leaves.insert(), rows)
+                if released:
+                    round_id, values = released
+                    grid = np.asarray(values).astype("<i8").tobytes()
+                    connection.execute(_sums.insert().values(round_id=round_id, grid=grid))
+                if artifacts:
+                    named = [
+                        {"position": entry.index, "name": name, "content": content}
+                        for name, content in artifacts.items()
+                    ]
+                    connection.execute(_artifacts.insert(), named)
         except sa.exc.IntegrityError as error:
             raise CheckpointError("another process has written to this state; run one aggregator per task") from error
         except sa.exc.SQLAlchemyError as error:
@@ -203,6 +237,33 @@ class FleetState:
                 "restore the state from a copy"
             )
         return Checkpoint.from_bytes(row.arrays)
+
+    def released_grid(self, round_id: int) -> IntArray:
+        """The noisy sum [d] of a released round that is no step of the model, as the ledger knows it. Raises CheckpointError."""
+        entries = self.entries()
+        wanted = [entry for entry in entries if entry.kind == "release" and entry.body.get("round_id") == round_id]
+        row = self._read(sa.select(_sums.c.grid).where(_sums.c.round_id == round_id)).first()
+        if not wanted or row is None or hashlib.sha256(row.grid).hexdigest() != wanted[0].body.get("sum_sha256"):
+            raise CheckpointError(f"the sum of round {round_id} is missing or damaged: restore the state from a copy")
+        return np.frombuffer(row.grid, "<i8").astype(np.int64)
+
+    def artifact(self, name: str) -> bytes | None:
+        """The newest artefact of that name, as the ledger knows it; None if no round made one. Raises CheckpointError."""
+        made = [entry for entry in self.entries() if entry.kind == "artifact" and name in entry.body["artifacts"]]
+        if not made:
+            return None
+        position, digest = made[-1].index, made[-1].body["artifacts"][name]
+        query = sa.select(_artifacts.c.content).where(_artifacts.c.position == position, _artifacts.c.name == name)
+        row = self._read(query).first()
+        if row is None or hashlib.sha256(row.content).hexdigest() != digest:
+            raise CheckpointError(f"the artefact {name} is missing or damaged: restore the state from a copy")
+        return bytes(row.content)
+
+    def artifacts(self) -> dict[str, bytes]:
+        """The newest artefact of each name. Raises CheckpointError."""
+        made = [entry.body["artifacts"] for entry in self.entries() if entry.kind == "artifact"]
+        names = dict.fromkeys(name for named in made for name in named)
+        return {name: content for name in names if (content := self.artifact(name)) is not None}
 
     def lines(self) -> list[bytes]:
         """The ledger as it is exported: one signed envelope a line."""

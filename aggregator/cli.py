@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aggregator import operating
+from aggregator import context_commands, operating
 from shared_models.errors import ConfigError, PolicyError, TacitError
 
 if TYPE_CHECKING:
@@ -26,6 +26,17 @@ os.environ.update(
 )
 # Small matrices gain nothing from BLAS threads and lose tenfold on a busy machine; numpy reads this when it is loaded.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+CONTRIBUTIONS = (
+    operating.HEAD,
+    "item_gram",
+    "bandit_moments",
+    "policy_value_sums",
+    "drift_count",
+    "fairness_slices",
+)
+"""What `run --contribute` takes; aggregator.fleet_studies makes the studies, and is loaded when one is run."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -90,6 +101,18 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", operating.run, "run federated rounds with the devices that are online")
     run.add_argument("fleet", type=Path)
     run.add_argument("--rounds", type=int, default=1, help="how many more")
+    run.add_argument(
+        "--contribute",
+        choices=CONTRIBUTIONS,
+        default=CONTRIBUTIONS[0],
+        help="what devices are asked for (default: rounds of the shared head); anything else makes its artefacts in one run",
+    )
+    run.add_argument(
+        "--judge",
+        choices=("prior", "uniform", "candidate"),
+        default="prior",
+        help="for policy_value_sums: choosing by the published prior, at random, or by the prior that the fleet has made since",
+    )
     resume = command("resume", operating.resume, "go on with rounds that were interrupted")
     resume.add_argument("fleet", type=Path)
     for sub in (run, resume):
@@ -114,6 +137,15 @@ def _parser() -> argparse.ArgumentParser:
     ledger.add_argument("fleet", type=Path)
     ledger.add_argument("--out", type=Path, default=Path("ledger.jsonl"))
 
+    card = command(
+        "model-card", _model_card, "write the card of what is published: data, privacy, evaluation, groups, limits"
+    )
+    card.add_argument("fleet", type=Path)
+    card.add_argument(
+        "--evaluation", type=Path, metavar="FILE.json", help="what was measured: a list of name, value, data, low, high"
+    )
+    card.add_argument("--out", type=Path, default=Path("model-card"), metavar="DIR")
+    context_commands.add_commands(commands)
     domain = commands.add_parser("domain", help="an app's own world").add_subparsers(required=True, metavar="DO")
     for name, function, what in (
         ("new", _domain_new, "write a small domain to start from"),
@@ -145,7 +177,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _build(options: argparse.Namespace) -> int:
     from aggregator.fleet import build_bundle
-    from aggregator.publish import default_keys_dir
+    from aggregator.publish import default_keys_dir, published_sizes
     from privacy.keys import load_public_key, new_key_pair
     from shared_models.domain import TRAVEL, load_domain
 
@@ -166,7 +198,12 @@ def _build(options: argparse.Namespace) -> int:
         fleet=domain.name,
         progress=_print_progress,
     )
-    print(f"{options.out}  {len(domain.labels)} intents; keys in {keys}\ntacit-device chat --bundle {options.out}")
+    sizes = published_sizes(options.out)
+    parts = ", ".join(f"{name.split('/')[0]} {size / 1024:,.0f} KB" for name, size in sizes.items() if size >= 10_240)
+    print(
+        f"{options.out}  {len(domain.labels)} intents; keys in {keys}\n"
+        f"{sum(sizes.values()) / 1024 / 1024:.1f} MB to fetch once: {parts}\ntacit-device chat --bundle {options.out}"
+    )
     return 0
 
 
@@ -235,6 +272,15 @@ def _ledger(options: argparse.Namespace) -> int:
     finally:
         state.close()
     print(options.out)
+    return 0
+
+
+def _model_card(options: argparse.Namespace) -> int:
+    from aggregator.model_card import card_of_fleet, read_evaluation, write_model_card
+
+    measured = read_evaluation(options.evaluation) if options.evaluation else ()
+    for path in write_model_card(options.out, card_of_fleet(operating.open_fleet(options), measured)):
+        print(path)
     return 0
 
 

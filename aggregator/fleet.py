@@ -12,9 +12,10 @@ DIR/enrolled/           public keys of enrolled devices
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +24,16 @@ import nacl.signing
 from aggregator.certificates import create_fleet_ca
 from aggregator.checkpoint import FleetState
 from aggregator.modelling import PublicPhrases
-from aggregator.publish import BundleContents, create_repository, published_manifest
+from aggregator.publish import BundleContents, create_repository, published_manifest, published_optional
 from aggregator.registry import Registry
 from aggregator.rounds import RoundRunner
 from privacy.cli import write_atomically
 from privacy.keys import load_public_key, load_signing_key, new_key_pair
 from privacy.policy import Policy, parse_policy
+from shared_models.bundle import BANDIT_PRIOR_TARGET, ITEM_SPACE_TARGET, ITEMS_TARGET, PLACES_TARGET
 from shared_models.canonical import Envelope
 from shared_models.domain import Domain, load_domain
+from shared_models.domain_targets import domain_targets, has_catalogue
 from shared_models.encoder import EncoderFiles, build_encoder
 from shared_models.errors import CheckpointError, ConfigError, HaltedError, PolicyError, TacitError, WireError
 from shared_models.intent_head import to_onnx
@@ -219,19 +222,25 @@ class Fleet:
         return manifest.version if manifest else 0
 
     def publish(self, version: int | None = None) -> int:
-        """Publish the released model (tail average) with the domain's rules and wording; returns the version.
+        """Publish the released model (tail average) and artefacts, with the domain's rules, words and catalogue.
 
-        Without `version`: the next one, recorded in the ledger. With the published one: only policy and wording change.
+        Returns the version. Without `version`: the next one, recorded in the ledger, or the published one if only artefacts are
+        new. With the published one the model stays as it is. Raises CheckpointError if there is nothing new.
         """
         state = self.state()
         try:
             checkpoint = state.checkpoint()
             published = self.published_version()
-            if version is None:
-                if checkpoint is None or not checkpoint.rounds_done:
+            artifacts = _artifacts(state)
+            if version is None and not _has_new_model(state):
+                known = published_optional(self.bundle)
+                if not artifacts and (checkpoint is None or not checkpoint.rounds_done):
                     raise CheckpointError("no round has been released yet, so there is no new model to publish")
-                if [item.kind for item in state.entries() if item.kind in ("release", "publish")][-1:] == ["publish"]:
+                if all(known.get(name) == hashlib.sha256(raw).hexdigest() for name, raw in artifacts.items()):
                     raise CheckpointError(f"nothing new: no round was released since release {published} was published")
+                version = published
+            if version is None:
+                assert checkpoint is not None
                 weights, version = checkpoint.released_weights(), published + 1
                 raw = to_onnx(self.phrases().head(weights, version))
             else:
@@ -239,7 +248,7 @@ class Fleet:
                 assert manifest is not None
                 name = f"{manifest.head_sha256}.{manifest.head_target.rpartition('/')[2]}"
                 raw = (self.bundle / "targets" / manifest.head_target.rpartition("/")[0] / name).read_bytes()
-            contents = _contents(self.domain(), build_encoder(), raw, version)
+            contents = _contents(self.domain(), build_encoder(), raw, version, artifacts)
             role = self.directory / "policy.role.json"
             if role.exists():
                 policy = {"policy": self.policy_envelope().to_bytes(), "policy_role": role.read_bytes()}
@@ -282,10 +291,39 @@ def build_bundle(
         aggregator_public_key=aggregator_public_key,
         fleet=fleet,
     )
-    Registry(directory).publish(_contents(domain, files, head, 0))
+    places = {}
+    if has_catalogue(domain):
+        if progress is not None:
+            progress("names of places", 1.0)
+        from shared_models.languages.places_source import build_place_list
+
+        places = {PLACES_TARGET: build_place_list().to_bytes()}
+    Registry(directory).publish(_contents(domain, files, head, 0, places))
 
 
-def _contents(domain: Domain, files: EncoderFiles, head: bytes, version: int) -> BundleContents:
+def _has_new_model(state: FleetState) -> bool:
+    """True if a round has changed the model since it was published."""
+    checkpoint = state.checkpoint()
+    if checkpoint is None or not checkpoint.rounds_done:
+        return False
+    kinds = [
+        entry.kind
+        for entry in state.entries()
+        if entry.kind == "publish" or (entry.kind == "release" and "checkpoint_sha256" in entry.body)
+    ]
+    return kinds[-1:] != ["publish"]
+
+
+def _artifacts(state: FleetState) -> dict[str, bytes]:
+    """What rounds other than the model's have made for devices."""
+    made = {name: state.artifact(name) for name in (ITEMS_TARGET, ITEM_SPACE_TARGET, BANDIT_PRIOR_TARGET)}
+    return {name: raw for name, raw in made.items() if raw is not None}
+
+
+def _contents(
+    domain: Domain, files: EncoderFiles, head: bytes, version: int, made: Mapping[str, bytes | None]
+) -> BundleContents:
+    """`made`: optional targets that do not come from the domain."""
     return BundleContents(
         encoder_model=files.model,
         tokenizer=files.tokenizer,
@@ -296,4 +334,5 @@ def _contents(domain: Domain, files: EncoderFiles, head: bytes, version: int) ->
         intent_labels={spec.name: spec.label for spec in domain.intents},
         domain=domain.name,
         version=version,
+        optional={**domain_targets(domain), **made},
     )

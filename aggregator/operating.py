@@ -13,6 +13,9 @@ from shared_models.errors import ConfigError, HaltedError, TacitError
 if TYPE_CHECKING:
     from aggregator.fleet import Fleet
 
+HEAD = "intent_head"
+"""The contribution that `run` asks for unless told otherwise: rounds of the shared head."""
+
 
 def enrol(options: argparse.Namespace) -> int:
     import hashlib
@@ -90,6 +93,12 @@ def serve(options: argparse.Namespace) -> int:
 def run(options: argparse.Namespace) -> int:
     if options.rounds < 1:
         raise ConfigError(f"--rounds is {options.rounds}, expected at least 1")
+    if options.contribute != HEAD:
+        if options.rounds != 1:
+            raise ConfigError(
+                f"--rounds is for {HEAD}: a run of {options.contribute} makes all the rounds that it needs"
+            )
+        return _rounds(options, lambda done, planned: done, options.contribute, options.judge)
     return _rounds(options, lambda done, planned: done + options.rounds)
 
 
@@ -99,10 +108,17 @@ def resume(options: argparse.Namespace) -> int:
             raise ConfigError("nothing was interrupted: all planned rounds are done; `tacit-fleet run` starts more")
         return planned
 
+    state = open_fleet(options).state(read_only=True)
+    try:
+        interrupted = state.notes().get("study")
+    finally:
+        state.close()
+    if interrupted:
+        return _rounds(options, lambda done, planned: done, interrupted["contribute"], interrupted["judge"])
     return _rounds(options, remaining)
 
 
-def _rounds(options: argparse.Namespace, goal: Callable[[int, int], int]) -> int:
+def _rounds(options: argparse.Namespace, goal: Callable[[int, int], int], study: str = "", judge: str = "") -> int:
     from aggregator.control import FleetApp, control_of
     from aggregator.rounds import RoundSettings
 
@@ -115,7 +131,7 @@ def _rounds(options: argparse.Namespace, goal: Callable[[int, int], int]) -> int
         # Before anything is written: a ledger has one writer.
         if any(not run.finished for run in control.runs()):
             raise ConfigError("rounds are running already; `tacit-fleet stop` ends them")
-        target, seen = _prepare_rounds(fleet, goal)
+        target, seen = _prepare_rounds(fleet, goal, study, judge)
         # What cannot be run is refused here, and not by a process that nobody looks at.
         RoundSettings(rounds=target, deadline_s=options.deadline_s, drop_out=options.drop_out)
         config = {
@@ -125,6 +141,7 @@ def _rounds(options: argparse.Namespace, goal: Callable[[int, int], int]) -> int
             "deadline-s": options.deadline_s,
             "drop-out": options.drop_out,
             "wait-s": options.wait_s,
+            **({"contribute": study, "judge": judge} if study else {}),
         }
         run_id = control.start_run(FleetApp(config=config))
         print(f"started; it waits up to {options.wait_s} s for enough devices", flush=True)
@@ -136,25 +153,34 @@ def _rounds(options: argparse.Namespace, goal: Callable[[int, int], int]) -> int
                 if finished.finished:
                     break
                 time.sleep(1.0)
-            error, checkpoint = reader.notes().get("last_error"), reader.checkpoint()
+            notes, checkpoint = reader.notes(), reader.checkpoint()
         finally:
             reader.close()
+    error = notes.get("last_error")
+    if finished.completed and study:
+        print(f"done: {study}; publish what it made with `tacit-fleet publish {options.fleet}`")
+        return 0
     if finished.completed:
         print(f"done: {target} rounds in all; publish the model with `tacit-fleet publish {options.fleet}`")
         return 0
     why = error["error"] if error else " ".join(finished.details.split()) or "no reason is known"
-    left = checkpoint is not None and checkpoint.rounds_planned > checkpoint.rounds_done
+    left = notes.get("study") or (checkpoint is not None and checkpoint.rounds_planned > checkpoint.rounds_done)
     advice = f"; `tacit-fleet resume {options.fleet}` goes on" if left else ""
     print(f"tacit-fleet: {finished.outcome}: {why}{advice}", file=sys.stderr)
     return 1
 
 
-def _prepare_rounds(fleet: Fleet, goal: Callable[[int, int], int]) -> tuple[int, int]:
+def _prepare_rounds(fleet: Fleet, goal: Callable[[int, int], int], study: str, judge: str) -> tuple[int, int]:
     """Returns (rounds to have done in the end, ledger entries so far); policy and first model are in the ledger then."""
     fleet.record_policy()
     state = fleet.state()
     try:
         fleet.runner(state)
+        if study:
+            # What cannot be studied here is refused here.
+            from aggregator.fleet_studies import study_of
+
+            study_of(fleet, state, study, judge)
         checkpoint = state.checkpoint()
         assert checkpoint is not None
         target = goal(checkpoint.rounds_done, checkpoint.rounds_planned)
@@ -168,11 +194,15 @@ def _print_news(reader, seen: int) -> int:  # type: ignore[no-untyped-def]
     entries = reader.entries()
     for entry in entries[seen:]:
         if entry.kind == "reserve":
-            print(f"round {entry.body['round_id']}: {entry.body['plan']['cohort']} devices invited", flush=True)
+            plan = entry.body["plan"]
+            what = "" if plan["contribution"] == HEAD else f" to {plan['contribution']}"
+            print(f"round {entry.body['round_id']}: {plan['cohort']} devices invited{what}", flush=True)
         elif entry.kind == "release":
             print(f"round {entry.body['round_id']}: released over {entry.body['survivors']} devices", flush=True)
         elif entry.kind == "abort":
             print(f"round {entry.body['round_id']}: aborted: {entry.body['reason']}", flush=True)
+        elif entry.kind == "artifact":
+            print(f"made {', '.join(entry.body['artifacts'])}", flush=True)
     return len(entries)
 
 

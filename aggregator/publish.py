@@ -1,9 +1,9 @@
 """Publishing: what a release consists of, checked and signed into the folder that devices read (see repository.py).
 
 Secret keys lie in a folder of their own, one NAME.key (format: privacy/keys.py, mode 0600) each: root, targets, snapshot,
-timestamp, models, rules-1, rules-2. `root.key` is needed only by `create_repository` and `renew_root`: keep it elsewhere in
-between. The officer's key is never there: role `privacy-policy` comes signed. What is worth publishing is decided in gates.py;
-which versions there were is registry.py's memory.
+timestamp, models, rules-1, rules-2, context. `root.key` is needed only by `create_repository` and `renew_root`: keep it elsewhere
+in between. `publish_context` needs `context`, `snapshot` and `timestamp` alone. The officer's key is never there: role
+`privacy-policy` comes signed. What is worth publishing is decided in gates.py; which versions there were is registry.py's memory.
 """
 
 from __future__ import annotations
@@ -19,19 +19,14 @@ from pathlib import Path
 
 from tuf.api.metadata import TargetFile
 
-from aggregator.repository import (
-    KEY_NAMES,
-    Keyring,
-    Lifetimes,
-    Repository,
-    file_sha256,
-    only_publisher,
-    sync_folder,
-    write_durably,
-    write_first_version,
-)
+from aggregator.durable_files import file_sha256, sync_folder, write_durably
+from aggregator.publishing_keys import KEY_NAMES, Keyring, only_publisher
+from aggregator.repository import Lifetimes, Repository, write_first_version
 from privacy.keys import new_key_pair
 from shared_models.bundle import (
+    CONTEXT_ROLE,
+    ITEM_SPACE_TARGET,
+    ITEMS_TARGET,
     MANIFEST_TARGET,
     MODELS_ROLE,
     POLICY_ROLE,
@@ -44,7 +39,10 @@ from shared_models.bundle import (
     Manifest,
     TrustAnchor,
     Wording,
+    is_optional_target,
+    language_of_words,
     max_target_bytes,
+    owner_of_target,
 )
 from shared_models.canonical import Envelope, canonical_bytes, parse_document
 from shared_models.domain import UNSURE
@@ -58,6 +56,9 @@ from shared_models.errors import (
     WireError,
 )
 from shared_models.intents import OUT_OF_SCOPE
+from shared_models.languages import LANGUAGES
+from shared_models.optional_targets import check_targets
+from shared_models.pressure import check_texts, texts_of_rules, texts_of_wording
 from shared_models.rules.ruleset import RuleSet
 
 DEFAULT_LIFETIMES = Lifetimes()
@@ -85,6 +86,11 @@ class BundleContents:
     domain: str
     version: int
     """Number of the head: not below the published one, and equal only if the head is the same."""
+    optional: Mapping[str, bytes | Path | None] = field(default_factory=dict)
+    """Optional targets by their names (shared_models/bundle.py): what they hold, or None to withdraw one. What is not named here
+
+    stays as it is published.
+    """
 
 
 def create_repository(
@@ -142,24 +148,55 @@ def publish(
     """
     with open_repository(directory, keys_dir=keys_dir, now=now, lifetimes=lifetimes) as repository:
         wording, rules = _checked_texts(contents)
+        _check_optional(repository, contents.optional, contents.labels)
         policy_target = _checked_policy(directory, contents)
         manifest = _checked_manifest(repository, contents)
         if policy_target is not None and contents.policy_role is not None:
             repository.carry(contents.policy_role, policy_target)
+        _delegate_all(repository, keys_dir or default_keys_dir(directory))
         # All is checked; new files may be written now, nothing refers to them before the commit.
-        for role, files in {
+        release: dict[str, dict[str, bytes | Path]] = {
             TARGETS_ROLE: {MANIFEST_TARGET: manifest.to_bytes(), manifest.head_target: contents.head},
             MODELS_ROLE: {
                 manifest.encoder_target: contents.encoder_model,
                 manifest.tokenizer_target: contents.tokenizer,
             },
             RULES_ROLE: {RULES_TARGET: rules, TEMPLATES_TARGET: wording},
-        }.items():
-            repository.sign(role, {name: repository.add_target(name, source) for name, source in files.items()})
+        }
+        for role, files in release.items():
+            targets = {name: repository.add_target(name, source) for name, source in files.items()}
+            repository.sign(role, targets | _optional_of(repository, role, contents.optional))
+        context = _optional_of(repository, CONTEXT_ROLE, contents.optional)
+        if context != repository.targets_of(CONTEXT_ROLE):
+            repository.sign(CONTEXT_ROLE, context)
         if contents.policy is not None:
             repository.add_target(POLICY_TARGET, contents.policy)
         repository.commit()
     return contents.version
+
+
+def publish_context(
+    directory: Path,
+    targets: Mapping[str, bytes | Path | None],
+    *,
+    keys_dir: Path | None = None,
+    now: float | None = None,
+    lifetimes: Lifetimes = DEFAULT_LIFETIMES,
+) -> None:
+    """Sign and publish what role `context` signs (`context.json`, `catalogue.json`); what is not named stays, None withdraws.
+
+    The release itself is not touched: the keys `context`, `snapshot` and `timestamp` are enough, unless the folder is of an older
+    version that does not know the role; then `targets` too. Raises ConfigError, WireError, BundleError.
+    """
+    with open_repository(directory, keys_dir=keys_dir, now=now, lifetimes=lifetimes) as repository:
+        if stray := [name for name in targets if owner_of_target(name) != CONTEXT_ROLE]:
+            raise ConfigError(f"{stray[0][:80]!r} is not signed by role context")
+        _check_optional(repository, targets, ())
+        if not repository.delegates(CONTEXT_ROLE):
+            _delegate_all(repository, keys_dir or default_keys_dir(directory))
+            repository.sign(TARGETS_ROLE, repository.targets_of(TARGETS_ROLE))
+        repository.sign(CONTEXT_ROLE, _optional_of(repository, CONTEXT_ROLE, targets))
+        repository.commit()
 
 
 def refresh_timestamp(
@@ -200,6 +237,29 @@ def published_manifest(directory: Path) -> Manifest | None:
     return read_manifest(Repository.read(directory, time.time(), DEFAULT_LIFETIMES))
 
 
+def published_optional(directory: Path) -> dict[str, str]:
+    """The optional targets that are published: name -> SHA-256 of what they hold, in hexadecimal. Raises BundleError."""
+    found = _published_targets(directory)
+    return {name: target.hashes["sha256"] for name, target in found.items() if is_optional_target(name)}
+
+
+def published_sizes(directory: Path) -> dict[str, int]:
+    """All targets that are published, the largest first: name -> bytes that a device fetches for it, once. Raises BundleError."""
+    sizes = {name: target.length for name, target in _published_targets(directory).items()}
+    return dict(sorted(sizes.items(), key=lambda entry: -entry[1]))
+
+
+def _published_targets(directory: Path) -> dict[str, TargetFile]:
+    repository = Repository.read(directory, time.time(), DEFAULT_LIFETIMES)
+    roles = (TARGETS_ROLE, MODELS_ROLE, RULES_ROLE, POLICY_ROLE, CONTEXT_ROLE)
+    return {name: target for role in roles for name, target in repository.targets_of(role).items()}
+
+
+def read_published(directory: Path, role: str, name: str) -> bytes | None:
+    """The published bytes of a target of `role`; None if there is none. Raises BundleError."""
+    return Repository.read(directory, time.time(), DEFAULT_LIFETIMES).read_target(role, name)
+
+
 def read_manifest(repository: Repository) -> Manifest | None:
     """The manifest that a repository publishes; None before its first release. Raises BundleTamperedError."""
     raw = repository.read_target(TARGETS_ROLE, MANIFEST_TARGET)
@@ -221,6 +281,54 @@ def open_repository(
         yield Repository.read(directory, time.time() if now is None else now, lifetimes, Keyring(keys_dir))
 
 
+def _delegate_all(repository: Repository, keys_dir: Path) -> None:
+    """Folders of older versions know no role `context`: it gets its key and its delegation with their next release."""
+    if not repository.delegates(CONTEXT_ROLE) and not (keys_dir / f"{CONTEXT_ROLE}.key").exists():
+        new_key_pair(keys_dir, CONTEXT_ROLE)
+    repository.delegate()
+
+
+def _check_optional(
+    repository: Repository, optional: Mapping[str, bytes | Path | None], labels: tuple[str, ...]
+) -> None:
+    given: dict[str, bytes | Path] = {}
+    for name, source in optional.items():
+        if not is_optional_target(name):
+            raise ConfigError(f"{str(name)[:80]!r} is not the name of an optional target")
+        language = language_of_words(name)
+        if language is not None and language not in LANGUAGES:
+            raise ConfigError(f"{name}: expected a language out of {', '.join(LANGUAGES)}")
+        if source is None:
+            continue
+        if not isinstance(source, bytes) and not source.is_file():
+            raise ConfigError(f"{source}: no such file, to be published as {name}")
+        given[name] = source
+        if language is not None:
+            said = Wording.from_bytes(source if isinstance(source, bytes) else source.read_bytes())
+            if stray := (set(said.templates) - {OUT_OF_SCOPE, UNSURE} | set(said.intent_labels)) - set(labels):
+                raise DomainError(f"{name}: {min(stray)!r} is not an intent of this release")
+            check_texts(texts_of_wording(said.templates, said.intent_labels, name))
+    # The two speak of the same items, also when only one of them is new.
+    published = repository.targets_of(TARGETS_ROLE)
+    for one, other in ((ITEMS_TARGET, ITEM_SPACE_TARGET), (ITEM_SPACE_TARGET, ITEMS_TARGET)):
+        if one in given and other not in optional and other in published:
+            given[other] = repository.path_of(published[other])
+    check_targets(given)
+
+
+def _optional_of(
+    repository: Repository, role: str, optional: Mapping[str, bytes | Path | None]
+) -> dict[str, TargetFile]:
+    """The optional targets of `role` as they shall be: those published, with what `optional` changes."""
+    kept = {name: target for name, target in repository.targets_of(role).items() if is_optional_target(name)}
+    for name, source in optional.items():
+        if owner_of_target(name) == role:
+            kept.pop(name, None)
+            if source is not None:
+                kept[name] = repository.add_target(name, source)
+    return kept
+
+
 def _checked_texts(contents: BundleContents) -> tuple[bytes, bytes]:
     """(templates.json, rules.json) as devices will read them."""
     known = set(contents.labels)
@@ -228,6 +336,8 @@ def _checked_texts(contents: BundleContents) -> tuple[bytes, bytes]:
         raise DomainError(f"templates: {min(stray)!r} is not an intent of this release")
     if stray := set(contents.intent_labels) - known:
         raise DomainError(f"intent_labels: {min(stray)!r} is not an intent of this release")
+    check_texts(texts_of_wording(contents.templates, contents.intent_labels, "templates"))
+    check_texts(texts_of_rules(contents.rules))
     wording = Wording(dict(contents.templates), dict(contents.intent_labels)).to_bytes()
     rules = canonical_bytes(contents.rules.document())
     Wording.from_bytes(wording)

@@ -12,11 +12,24 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from aggregator.durable_files import file_sha256, sync_folder
 from aggregator.publish import DEFAULT_LIFETIMES, BundleContents, default_keys_dir, publish, read_manifest
-from aggregator.repository import Lifetimes, Repository, file_sha256, only_publisher, sync_folder
-from shared_models.bundle import RULES_ROLE, RULES_TARGET, TARGETS_FOLDER, TEMPLATES_TARGET, Manifest, Wording
+from aggregator.publishing_keys import only_publisher
+from aggregator.repository import Lifetimes, Repository
+from shared_models.bundle import (
+    PHRASES_TARGET,
+    RULES_ROLE,
+    RULES_TARGET,
+    TARGETS_FOLDER,
+    TARGETS_ROLE,
+    TEMPLATES_TARGET,
+    Manifest,
+    Wording,
+    language_of_words,
+)
 from shared_models.canonical import canonical_bytes, parse_document
 from shared_models.errors import BundleTamperedError, CheckpointError, ConfigError, WireError
+from shared_models.phrases import PublicPhrases
 from shared_models.rules.ruleset import RuleSet
 
 HISTORY_FILE = "history.jsonl"
@@ -76,8 +89,8 @@ class Registry:
     def rollback(self, version: int, now: float | None = None) -> int:
         """Publish the head of an older `version` (with its own encoder) under a new, higher number, which is returned.
 
-        Devices never go back, so neither do numbers. Rules, wording and policy stay as they are now, except what speaks of
-        intents that the older head does not know. Raises ConfigError if there was no such release.
+        Devices never go back, so neither do numbers. Rules, wording, optional targets and policy stay as they are now, except
+        what speaks of intents that the older head does not know. Raises ConfigError if there was no such release.
         """
         with only_publisher(self._keys_dir):
             releases = self._read()
@@ -103,6 +116,7 @@ class Registry:
             intent_labels={name: label for name, label in wording.intent_labels.items() if name in older.labels},
             domain=older.domain,
             version=version,
+            optional=_fitting(repository, older.labels),
         )
 
     def _target(self, name: str, digest: str) -> Path:
@@ -145,3 +159,20 @@ class Registry:
             os.fsync(file.fileno())
         if is_new:
             sync_folder(self._keys_dir)
+
+
+def _fitting(repository: Repository, labels: tuple[str, ...]) -> dict[str, bytes]:
+    """Published words and phrases without what speaks of other intents than `labels`."""
+    known, made = {*labels, "out_of_scope", "unsure"}, {}
+    for name in repository.targets_of(RULES_ROLE):
+        if language_of_words(name) is not None and (raw := repository.read_target(RULES_ROLE, name)) is not None:
+            said = Wording.from_bytes(raw)
+            made[name] = Wording(
+                {intent: texts for intent, texts in said.templates.items() if intent in known},
+                {intent: label for intent, label in said.intent_labels.items() if intent in known},
+            ).to_bytes()
+    if (raw := repository.read_target(TARGETS_ROLE, PHRASES_TARGET)) is not None:
+        phrases = PublicPhrases.from_bytes(raw)
+        kept = {intent: texts for intent, texts in phrases.intents.items() if intent in known}
+        made[PHRASES_TARGET] = PublicPhrases(kept, phrases.out_of_scope).to_bytes()
+    return made

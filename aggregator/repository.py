@@ -2,7 +2,7 @@
 
     DIR/trust.json                       the anchor that goes into the app
     DIR/metadata/timestamp.json          the only file that is ever replaced: by rename, last
-    DIR/metadata/<n>.<role>.json         root, snapshot, targets, models, rules, privacy-policy
+    DIR/metadata/<n>.<role>.json         root, snapshot, targets, models, rules, privacy-policy, context
     DIR/targets/<folder>/<sha256>.<name> never changed, never removed
 
 A publication that is killed at any moment leaves the former one whole: nothing refers to a new file before timestamp.json does.
@@ -11,22 +11,19 @@ What goes into a release is publish.py's business; this file knows roles, keys, 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import filelock
-import nacl.signing
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from securesystemslib.signer import CryptoSigner, SSlibKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from securesystemslib.signer import SSlibKey
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
+    Key,
     Metadata,
     MetaFile,
     Root,
@@ -37,21 +34,21 @@ from tuf.api.metadata import (
 )
 from tuf.api.serialization import DeserializationError
 
-from privacy.keys import load_signing_key
+from aggregator.durable_files import UNFINISHED, file_sha256, write_durably
+from aggregator.publishing_keys import Keyring
 from shared_models.bundle import (
+    CONTEXT_ROLE,
+    DELEGATED_PATHS,
     METADATA_FOLDER,
     MODELS_ROLE,
     POLICY_ROLE,
     POLICY_TARGET,
     RULES_ROLE,
-    RULES_TARGET,
     RULES_THRESHOLD,
     TARGETS_FOLDER,
     TARGETS_ROLE,
-    TEMPLATES_TARGET,
 )
 from shared_models.errors import (
-    BundleError,
     BundleRollbackError,
     BundleTamperedError,
     BundleUnavailableError,
@@ -59,10 +56,6 @@ from shared_models.errors import (
 )
 
 DAY_S = 86_400
-KEY_NAMES = ("root", "targets", "snapshot", "timestamp", "models", "rules-1", "rules-2")
-LOCK_TIMEOUT_S = 30.0
-_UNFINISHED = ".unfinished-"
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -75,48 +68,17 @@ class Lifetimes:
     targets_s: float = 90 * DAY_S
     """Also of `models` and `rules`; after this devices report `expired`."""
     root_s: float = 365 * DAY_S
+    context_s: float = 3 * DAY_S
+    """Of role `context` alone: after this devices call the feed old, and nothing else."""
 
     def of(self, role: str) -> float:
-        named = {"timestamp": self.timestamp_s, "snapshot": self.snapshot_s, "root": self.root_s}
+        named = {
+            "timestamp": self.timestamp_s,
+            "snapshot": self.snapshot_s,
+            "root": self.root_s,
+            CONTEXT_ROLE: self.context_s,
+        }
         return named.get(role, self.targets_s)
-
-
-class Keyring:
-    """The publisher's secret keys: NAME.key files of privacy/keys.py in one folder. The officer's is not among them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def signers(self, role: str) -> list[CryptoSigner]:
-        """All keys of `role`. Raises ConfigError if one is missing."""
-        return [_signer(load_signing_key(path)) for path in self._paths(role)]
-
-    def holds(self, role: str) -> bool:
-        """True if every key of `role` is here."""
-        return all(path.exists() for path in self._paths(role))
-
-    def _paths(self, role: str) -> list[Path]:
-        names = ("rules-1", "rules-2") if role == RULES_ROLE else (role,)
-        return [self.folder / f"{name}.key" for name in names]
-
-
-def _signer(key: nacl.signing.SigningKey) -> CryptoSigner:
-    return CryptoSigner(Ed25519PrivateKey.from_private_bytes(bytes(key)))
-
-
-@contextlib.contextmanager
-def only_publisher(keys_dir: Path) -> Iterator[None]:
-    """Hold the one lock under which anything is published. Raises BundleError if another process holds it for long."""
-    # One instance for each path: a thread that holds it (the registry) may enter again (publish).
-    lock = filelock.FileLock(keys_dir / "publish.lock", timeout=LOCK_TIMEOUT_S, is_singleton=True)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise BundleError(f"another process has been publishing with {keys_dir} for {LOCK_TIMEOUT_S:g} s") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def write_first_version(
@@ -134,19 +96,11 @@ def write_first_version(
         metadata.sign(signer, append=True)
     write_durably(directory / METADATA_FOLDER / "1.root.json", metadata.to_bytes())
 
-    def public(role: str) -> list[SSlibKey]:
-        return [signer.public_key for signer in keyring.signers(role)]
-
+    officer = SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(officer_key))
     delegations = Delegations({}, {})
-    for role, threshold, paths, keys in (
-        (MODELS_ROLE, 1, ["encoder/*", "tokenizer/*"], public(MODELS_ROLE)),
-        (RULES_ROLE, RULES_THRESHOLD, [RULES_TARGET, TEMPLATES_TARGET], public(RULES_ROLE)),
-        (POLICY_ROLE, 1, [POLICY_TARGET], [SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(officer_key))]),
-    ):
-        delegations.roles[role] = DelegatedRole(role, [], threshold, terminating=True, paths=paths)
-        for key in keys:
-            delegations.roles[role].keyids.append(key.keyid)
-            delegations.keys[key.keyid] = key
+    for role in DELEGATED_PATHS:
+        keys = [officer] if role == POLICY_ROLE else [signer.public_key for signer in keyring.signers(role)]
+        _delegate(delegations, role, keys)
     roles = {TARGETS_ROLE: Targets(delegations=delegations), MODELS_ROLE: Targets(), RULES_ROLE: Targets()}
     repository = Repository(
         directory,
@@ -162,6 +116,14 @@ def write_first_version(
         repository.sign(role, {})
     repository.commit()
     return metadata
+
+
+def _delegate(delegations: Delegations, role: str, keys: Sequence[Key]) -> None:
+    threshold = RULES_THRESHOLD if role == RULES_ROLE else 1
+    paths = list(DELEGATED_PATHS[role])
+    delegations.roles[role] = DelegatedRole(role, [key.keyid for key in keys], threshold, terminating=True, paths=paths)
+    for key in keys:
+        delegations.keys[key.keyid] = key
 
 
 class Repository:
@@ -187,6 +149,7 @@ class Repository:
         self._lifetimes = lifetimes
         self._keyring = keyring
         self._pending: dict[str, bytes] = {}
+        self._delegations: Delegations | None = None
 
     @classmethod
     def read(cls, directory: Path, now: float, lifetimes: Lifetimes, keyring: Keyring | None = None) -> Repository:
@@ -242,18 +205,42 @@ class Repository:
             write_durably(path, source)
         return target
 
+    def delegates(self, role: str) -> bool:
+        """True if the published targets role names `role`."""
+        delegations = self._roles[TARGETS_ROLE].signed.delegations
+        return delegations is not None and role in (delegations.roles or {})
+
+    def delegate(self) -> None:
+        """Delegate what this version knows and the published targets role does not yet: role `context`, optional targets.
+
+        It is signed with the next `sign` of role `targets`. Raises ConfigError without the new role's key.
+        """
+        targets = self._roles[TARGETS_ROLE].signed
+        if targets.delegations is None or targets.delegations.roles is None or self._keyring is None:
+            raise BundleTamperedError(f"{self.directory}: its targets role delegates nothing")
+        changed = Delegations.from_dict(targets.delegations.to_dict())
+        roles = changed.roles or {}
+        for role, paths in DELEGATED_PATHS.items():
+            if role not in roles:
+                _delegate(changed, role, [signer.public_key for signer in self._keyring.signers(role)])
+            else:
+                roles[role].paths = list(paths)
+        self._delegations = changed
+
     def sign(self, role: str, targets: Mapping[str, TargetFile]) -> None:
         """Let `role` sign `targets` from now on. Nothing is done if it does so already and has half of its lifetime left."""
-        current = self._roles[role].signed
-        if dict(targets) == current.targets and self._timestamp is not None and not self._is_ageing(role):
+        current = self._roles[role].signed if role in self._roles else Targets(version=1, targets={})
+        delegations = self._delegations if role == TARGETS_ROLE and self._delegations else current.delegations
+        unchanged = dict(targets) == current.targets and delegations == current.delegations and role in self._roles
+        if unchanged and self._timestamp is not None and not self._is_ageing(role):
             return
         self._pending[role] = self._sign(
             role,
             Targets(
                 version=self._next_version(role),
-                expires=_expiry(self.now, self._lifetimes.targets_s),
+                expires=_expiry(self.now, self._lifetimes.of(role)),
                 targets=dict(targets),
-                delegations=current.delegations,
+                delegations=delegations,
             ),
         )
 
@@ -293,7 +280,7 @@ class Repository:
     def commit(self) -> None:
         """Write what is pending, then snapshot, then timestamp.json: with that rename, and not before, it is published."""
         folder = self.directory / METADATA_FOLDER
-        for stray in self.directory.rglob(f"{_UNFINISHED}*"):
+        for stray in self.directory.rglob(f"{UNFINISHED}*"):
             stray.unlink()
         meta = {} if self._timestamp is None else dict(self._snapshot.meta)
         for role, raw in self._pending.items():
@@ -336,7 +323,9 @@ class Repository:
         metadata = Metadata(signed)
         for signer in self._keyring.signers(role):
             metadata.sign(signer, append=True)
-        delegator = self._roles[TARGETS_ROLE].signed if role in (MODELS_ROLE, RULES_ROLE) else self.root
+        delegator: Root | Targets = self.root
+        if role in DELEGATED_PATHS:
+            delegator = Targets(delegations=self._delegations or self._roles[TARGETS_ROLE].signed.delegations)
         try:
             delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
         except RepositoryError as error:
@@ -358,38 +347,6 @@ def versions_on_disk(folder: Path, role: str) -> list[int]:
     """Version numbers of all `<n>.<role>.json` in `folder`, published or left by a killed run."""
     heads = (path.name.removesuffix(f".{role}.json") for path in folder.glob(f"*.{role}.json"))
     return [int(head) for head in heads if head.isdecimal()]
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_durably(path: Path, source: bytes | Path) -> None:
-    """Write `source` (bytes, or a file to copy) so that `path` is either as before or complete, also after a power cut."""
-    unfinished = path.with_name(f"{_UNFINISHED}{path.name}")
-    with unfinished.open("wb") as file:
-        if isinstance(source, bytes):
-            file.write(source)
-        else:
-            with source.open("rb") as original:
-                while chunk := original.read(_CHUNK_BYTES):
-                    file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable; Windows has no such call and needs none."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _listed(version: int, raw: bytes) -> MetaFile:

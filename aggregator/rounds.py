@@ -2,17 +2,16 @@
 
 What is written when (all in `FleetState`, each line one transaction):
     reserve   plan and its cost, before the first message is sent; from here on the round id and its budget are used
-    release   the realised survivors and noise, the Merkle root of the contributions, the new model
+    release   the realised survivors and noise, the Merkle root of the contributions; the new model, or the sum itself
+    artifact  what was made of released sums that are no step of the model (aggregator.studies)
     abort     too few answered, or an earlier run was interrupted; nothing was released, what was reserved stays spent
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,24 +21,19 @@ from flwr.serverapp import Grid
 
 from aggregator.checkpoint import Checkpoint, FleetState
 from aggregator.collection import Collected, SecureCollection, collect_trusted
+from aggregator.planning import Asked, Planner
 from aggregator.releases import intent_head
 from aggregator.releases.intent_head import ServerOptimizer
+from aggregator.studies import ReleasedSum, Step, Study
 from privacy.mechanisms import NoisySum
 from privacy.merkle import merkle_root
 from privacy.noise_health import noise_health
 from privacy.policy import Policy
-from privacy.secure_sum.sizing import COMPLETE_BELOW, graph_size
-from shared_models.canonical import Envelope, seal_envelope
-from shared_models.errors import (
-    ConfigError,
-    HaltedError,
-    PolicyError,
-    RoundError,
-    SecureSumError,
-    TooFewSurvivorsError,
-)
+from shared_models.canonical import Envelope, canonical_bytes, seal_envelope
+from shared_models.errors import ConfigError, PolicyError, RoundError, SecureSumError, TooFewSurvivorsError
+from shared_models.layouts import NO_ENCODER, layout_model
 from shared_models.messages import RoundRecords
-from shared_models.wire import MODE_DISTRIBUTED, MODE_TRUSTED, PLAN_KIND, RoundPlan, model_hash, noise_variance_for
+from shared_models.wire import MODE_TRUSTED, PLAN_KIND, RoundPlan, model_hash
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +91,7 @@ class RoundRunner:
         self._key = key
         self._encoder_hash = encoder_hash
         self._clock = clock
+        self._planner = Planner(state, policy, clock)
 
     def begin(self, labels: Sequence[str], weights: np.ndarray, rounds: int) -> Checkpoint:
         """Write the first checkpoint, from the model that public seed phrases gave."""
@@ -113,42 +108,116 @@ class RoundRunner:
         Raises PolicyError before a round that the policy does not allow, RoundError if too few devices are online and
         TooFewSurvivorsError if too few answered; the state then says why (`status`).
         """
-        checkpoint = self._state.checkpoint()
-        if checkpoint is None:
-            raise RoundError("this state holds no model yet; `tacit-fleet init` writes one")
-        self._settle_interrupted()
-        checkpoint = _planned(checkpoint, settings.rounds)
+        checkpoint = _planned(self._started(), settings.rounds)
         while checkpoint.rounds_done < settings.rounds:
-            outcome = self._round(grid, checkpoint, settings)
+            outcome = self._head_round(grid, checkpoint, settings)
             checkpoint = outcome.checkpoint
             if on_round:
                 on_round(outcome)
         return checkpoint
 
+    def run_study(
+        self, grid: Grid, settings: RoundSettings, study: Study, on_round: Callable[[RoundOutcome], None] | None = None
+    ) -> Mapping[str, bytes]:
+        """Run the rounds that `study` still needs, and keep and return the artefacts that come of them.
+
+        After a crash it continues from the last commit: a sum that was released is never asked for again, an artefact that was
+        not kept is made of the stored sum. Raises as `run` does; `settings.rounds` is not used.
+        """
+        checkpoint = self._started()
+        while (step := study.next_step(done := released_sums(self._state, study.contributions))) is not None:
+            outcome = self._study_round(grid, checkpoint, settings, study, step)
+            checkpoint = outcome.checkpoint
+            if on_round:
+                on_round(outcome)
+        made = study.make(done)
+        self._state.append("artifact", {"study": study.name, "rounds": list(made.rounds)}, artifacts=made.artifacts)
+        return made.artifacts
+
+    def _started(self) -> Checkpoint:
+        checkpoint = self._state.checkpoint()
+        if checkpoint is None:
+            raise RoundError("this state holds no model yet; `tacit-fleet init` writes one")
+        self._settle_interrupted()
+        return checkpoint
+
     # -- one round ------------------------------------------------------------------------------------------------
 
-    def _round(self, grid: Grid, checkpoint: Checkpoint, settings: RoundSettings) -> RoundOutcome:
+    def _head_round(self, grid: Grid, checkpoint: Checkpoint, settings: RoundSettings) -> RoundOutcome:
+        asked = Asked(
+            intent_head.PURPOSE,
+            intent_head.NAME,
+            None,
+            checkpoint.weights.size,
+            model_hash(checkpoint.labels, checkpoint.weights),
+            self._encoder_hash,
+        )
+
+        def learn(reserved: Checkpoint, learned: NoisySum) -> tuple[Checkpoint, dict[str, Any]]:
+            after = settings.optimizer.step(reserved, learned)
+            return after, {"model_hash": model_hash(after.labels, after.weights)}
+
+        return self._round(grid, checkpoint, settings, asked, (checkpoint.labels, checkpoint.weights), learn)
+
+    def _study_round(
+        self, grid: Grid, checkpoint: Checkpoint, settings: RoundSettings, study: Study, step: Step
+    ) -> RoundOutcome:
+        labels, weights = layout_model(step.contribution, step.version, step.layout)
+        asked = Asked(
+            study.purpose,
+            step.contribution,
+            step.version,
+            step.dimension,
+            model_hash(labels, weights),
+            NO_ENCODER,
+            clip_norm=1.0,
+            noise_factor=step.noise_factor,
+            layout=step.layout,
+        )
+        return self._round(grid, checkpoint, settings, asked, (labels, weights), None)
+
+    def _round(
+        self,
+        grid: Grid,
+        checkpoint: Checkpoint,
+        settings: RoundSettings,
+        asked: Asked,
+        model: tuple[Sequence[str], np.ndarray],
+        learn: Callable[[Checkpoint, NoisySum], tuple[Checkpoint, dict[str, Any]]] | None,
+    ) -> RoundOutcome:
+        """`learn`: what the model becomes by the sum; None: the sum itself is stored."""
         started_s = time.monotonic()
-        limits = self._limits()
+        limits = self._planner.limits(asked)
         if settings.cohort is None:
-            self._check_forecast()
-        cohort = self._cohort(grid, settings, limits.min_survivors)
-        plan = self._plan(checkpoint, settings, len(cohort))
+            self._planner.check_forecast(asked, limits)
+        cohort = self._planner.choose_cohort(grid, settings.cohort, limits.min_survivors, settings.wait_for_devices_s)
+        # After the wait: a policy may have expired in it.
+        limits = self._planner.limits(asked)
+        plan = self._planner.plan(
+            asked, limits, checkpoint.next_round_id, len(cohort), settings.deadline_s, settings.drop_out
+        )
         envelope = seal_envelope(PLAN_KIND, plan.to_bytes(), self._key)
         reserved = replace(checkpoint, next_round_id=plan.round_id + 1)
         self._state.append(
             "reserve",
-            {"round_id": plan.round_id, "plan": plan.document(), "plan_hash": plan.hash, "rho": plan.rho},
+            {
+                "round_id": plan.round_id,
+                "plan": plan.document(),
+                "plan_hash": plan.hash,
+                "rho": plan.rho,
+                **({"layout": dict(asked.layout)} if asked.layout is not None else {}),
+            },
             checkpoint=reserved,
         )
         collected = Collected()
         try:
-            released = self._collect(grid, plan, envelope, checkpoint, cohort, settings, collected)
+            records = RoundRecords(envelope, *model)
+            released = self._collect(grid, plan, envelope, records, cohort, settings, collected)
         except (TooFewSurvivorsError, SecureSumError) as error:
             self._abort(plan.round_id, plan.hash, str(error), collected.survivors, collected.stage)
             raise
         learned, health = split_health(released, plan)
-        after = settings.optimizer.step(reserved, learned)
+        after, facts = learn(reserved, learned) if learn else (reserved, {})
         commitments = sorted(collected.commitments)
         self._state.append(
             "release",
@@ -159,12 +228,13 @@ class RoundRunner:
                 "noise_variance": released.noise_variance,
                 "sum_sha256": released.hash,
                 "contributions_root": merkle_root([bytes.fromhex(item) for item in commitments]).hex(),
-                "model_hash": model_hash(after.labels, after.weights),
+                **facts,
                 **({"roster": collected.roster, "share_variance": plan.share_variance} if collected.roster else {}),
                 **({"health": health} if health else {}),
             },
-            checkpoint=after,
+            checkpoint=after if learn else None,
             leaves=(plan.round_id, commitments),
+            released=None if learn else (plan.round_id, released.values),
         )
         return RoundOutcome(
             plan.round_id,
@@ -182,12 +252,11 @@ class RoundRunner:
         grid: Grid,
         plan: RoundPlan,
         envelope: Envelope,
-        checkpoint: Checkpoint,
+        records: RoundRecords,
         cohort: Sequence[int],
         settings: RoundSettings,
         collected: Collected,
     ) -> NoisySum:
-        records = RoundRecords(envelope, checkpoint.labels, checkpoint.weights)
         if plan.mode == MODE_TRUSTED:
             return collect_trusted(grid, plan, records, cohort, settings.deadline_s, collected)
         enrolment_key = self._policy.enrolment_key
@@ -196,84 +265,6 @@ class RoundRunner:
         return SecureCollection(
             grid, plan, envelope.to_bytes(), records, enrolment_key, self._clock, settings.deadline_s, collected
         ).run(cohort)
-
-    def _limits(self) -> Any:
-        self._policy.check_valid_at(self._clock())
-        if self._policy.halted:
-            raise HaltedError(f"the privacy officer has halted contributions: {self._policy.reason}")
-        purpose = self._policy.purposes.get(intent_head.PURPOSE)
-        limits = purpose.contributions.get(intent_head.NAME) if purpose else None
-        if limits is None:
-            raise PolicyError(f"policy {self._policy.sequence} does not allow {intent_head.NAME!r}")
-        return limits
-
-    def _check_forecast(self) -> None:
-        """Raise RoundError if a device that was invited to every round of the period can afford no further one.
-
-        Where a part of the devices is drawn at random, only they know what they have left: they refuse by themselves.
-        """
-        purpose = self._policy.purposes[intent_head.PURPOSE]
-        since_s = self._clock() - self._policy.period_s
-        spent = [entry for entry in self._state.entries() if entry.kind == "reserve" and entry.time_s > since_s]
-        if len(spent) >= purpose.participations:
-            reason = (
-                f"{len(spent)} rounds of this period are spent, a device may take part in {purpose.participations}: whoever "
-                "was in all of them will refuse; a random part can be invited with --cohort"
-            )
-            self._state.note("last_abort", {"time_s": int(self._clock()), "reason": reason})
-            raise RoundError(reason)
-
-    def _cohort(self, grid: Grid, settings: RoundSettings, least: int) -> list[int]:
-        if settings.cohort is not None and settings.cohort < least:
-            raise ConfigError(f"a cohort of {settings.cohort} is too small: the policy releases nothing below {least}")
-        waited_until_s = time.monotonic() + settings.wait_for_devices_s
-        while True:
-            online = sorted(grid.get_node_ids())
-            wanted = min(settings.cohort or len(online), len(online))
-            if wanted >= least:
-                break
-            if time.monotonic() >= waited_until_s:
-                who = "1 device is" if len(online) == 1 else f"{len(online)} devices are"
-                reason = f"{who} online, the policy releases nothing below {least}"
-                self._state.note("last_abort", {"time_s": int(self._clock()), "reason": reason})
-                raise RoundError(reason)
-            time.sleep(1.0)
-        return online if wanted == len(online) else secrets.SystemRandom().sample(online, wanted)
-
-    def _plan(self, checkpoint: Checkpoint, settings: RoundSettings, cohort: int) -> RoundPlan:
-        limits = self._limits()
-        now_s = int(self._clock())
-        mode, least, colluders, size = self._policy.modes[0], limits.min_survivors, 0, None
-        if mode == MODE_DISTRIBUTED:
-            if cohort >= COMPLETE_BELOW:
-                # A random graph that may lose more needs more share-holders; a complete one is as it is.
-                least = max(least, cohort - int(settings.drop_out * cohort))
-            colluders = math.ceil(self._policy.colluding_share * cohort)
-            size = graph_size(cohort, colluders, least)
-        return RoundPlan(
-            task=self._policy.fleet,
-            round_id=checkpoint.next_round_id,
-            purpose=intent_head.PURPOSE,
-            contribution=intent_head.NAME,
-            contribution_version=limits.version,
-            dimension=checkpoint.weights.size + limits.health_dimension,
-            clip_norm=limits.clip_norm,
-            noise_variance=noise_variance_for(limits.noise_multiplier),
-            cohort=cohort,
-            min_survivors=least,
-            colluders=colluders,
-            degree=size.degree if size else 0,
-            threshold=size.threshold if size else 0,
-            health_dimension=limits.health_dimension,
-            mode=mode,
-            issued_s=now_s,
-            deadline_s=now_s + settings.deadline_s,
-            model_hash=model_hash(checkpoint.labels, checkpoint.weights),
-            encoder_hash=self._encoder_hash,
-            policy_hash=self._policy.hash,
-            policy_sequence=self._policy.sequence,
-            local=limits.local,
-        )
 
     def _settle_interrupted(self) -> None:
         """A reserved round without an end belongs to a run that was killed: say so; its budget stays spent."""
@@ -293,6 +284,28 @@ class RoundRunner:
             reason = f"stage {stage}: {reason}"
         self._state.append("abort", body)
         self._state.note("last_abort", {"time_s": int(self._clock()), "reason": reason})
+
+
+def released_sums(state: FleetState, contributions: Sequence[str]) -> list[ReleasedSum]:
+    """Released rounds of these contributions that no artefact was made of yet, oldest first. Raises CheckpointError."""
+    plans: dict[int, tuple[RoundPlan, dict[str, Any]]] = {}
+    found: dict[int, tuple[int, int]] = {}
+    for entry in state.entries():
+        body = entry.body
+        if entry.kind == "reserve" and body["plan"]["contribution"] in contributions:
+            plans[body["round_id"]] = RoundPlan.from_bytes(canonical_bytes(body["plan"])), body["layout"]
+        elif entry.kind == "release" and body["round_id"] in plans:
+            found[body["round_id"]] = body["survivors"], body["noise_variance"]
+        elif entry.kind == "artifact":
+            for round_id in body["rounds"]:
+                found.pop(round_id, None)
+    sums = []
+    for round_id, (survivors, variance) in found.items():
+        plan, layout = plans[round_id]
+        whole = NoisySum(state.released_grid(round_id), survivors, variance, plan.clip_norm)
+        total = replace(whole, values=whole.values[: plan.dimension - plan.health_dimension])
+        sums.append(ReleasedSum(round_id, plan.contribution, layout, total))
+    return sums
 
 
 def split_health(released: NoisySum, plan: RoundPlan) -> tuple[NoisySum, dict[str, float] | None]:

@@ -12,8 +12,10 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from aggregator.fleet import Fleet
+from aggregator.fleet_studies import study_of
 from aggregator.rounds import RoundOutcome, RoundSettings
 from shared_models.errors import TacitError
+from shared_models.layouts import PRIOR
 
 logger = logging.getLogger(__name__)
 app = ServerApp()
@@ -21,7 +23,10 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """`run_config`: state-dir, rounds (target in all), and optionally cohort (0 is all), deadline-s, wait-s, drop-out."""
+    """`run_config`: state-dir, rounds (target in all), and optionally cohort (0 is all), deadline-s, wait-s, drop-out.
+
+    With `contribute` a study is run instead of rounds of the shared head; `judge`: the policy that one of policy values is about.
+    """
     config = context.run_config
     fleet = Fleet.open(Path(str(config["state-dir"])))
     settings = RoundSettings(
@@ -37,7 +42,16 @@ def main(grid: Grid, context: Context) -> None:
         print(f"round {outcome.round_id}: {outcome.survivors} of {outcome.invited} devices, released", flush=True)
 
     try:
-        fleet.runner(state).run(grid, settings, report)
+        runner, study = fleet.runner(state), str(config.get("contribute", ""))
+        if study:
+            judge = str(config.get("judge", PRIOR))
+            # So that `tacit-fleet resume` knows what was interrupted.
+            state.note("study", {"contribute": study, "judge": judge})
+            runner.run_study(grid, settings, study_of(fleet, state, study, judge), report)
+            state.note("study", None)
+        else:
+            state.note("study", None)
+            runner.run(grid, settings, report)
     except TacitError as error:
         print(f"stopped: {error}", flush=True)
         state.note("last_error", {"error": f"{type(error).__name__}: {error}"})

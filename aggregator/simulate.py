@@ -26,6 +26,7 @@ from edge_client.share.agent.client_app import make_client_app
 from edge_client.share.contributing import GatePort
 from edge_client.share.device import ClientPort
 from edge_client.share.port import DevicePort, Trainer
+from edge_client.share.sources import Sources
 from privacy.enrolment import Certificate
 from privacy.gate import Gate
 from privacy.merkle import inclusion_proof, verify_inclusion
@@ -84,7 +85,7 @@ class FixedExamples:
 
 
 def light_port(
-    source: FixedExamples,
+    source: FixedExamples | Sources,
     policy: Envelope,
     officer_key: bytes,
     clock: Clock,

@@ -33,6 +33,13 @@ def status_document(fleet: Fleet) -> dict[str, Any]:
         notes = state.notes()
         document["last_abort"] = notes.get("last_abort")
         document["last_error"] = notes.get("last_error")
+        document["artifacts"] = [
+            {"name": name, "study": entry.body["study"], "rounds": entry.body["rounds"], "time_s": entry.time_s}
+            for entry in state.entries()
+            if entry.kind == "artifact"
+            for name in entry.body["artifacts"]
+        ]
+        document["interrupted"] = (notes.get("study") or {}).get("contribute")
         lines = state.lines()
     finally:
         state.close()
@@ -48,12 +55,14 @@ def status_document(fleet: Fleet) -> dict[str, Any]:
             one = SCALE * SCALE / (2.0 * noise_variance_for(allowed.noise_multiplier))
             spent = next((item for item in report["purposes"] if item["purpose"] == name), None) if report else None
             rho = spent["rho"] if spent else 0.0
+            mine = (spent or {}).get("contributions", {}).get(contribution, {})
             document["next_round"][contribution] = {
+                "purpose": name,
                 "rho": one,
                 "epsilon_spent": epsilon_from_rho(rho, policy.delta),
                 "epsilon_after": epsilon_from_rho(rho + one, policy.delta),
                 "epsilon_limit": epsilon_from_rho(limits.rho, policy.delta),
-                "rounds_left": (spent or {}).get("rounds_left"),
+                "rounds_left": mine.get("rounds_left"),
                 "min_survivors": allowed.min_survivors,
             }
     return document
@@ -84,6 +93,13 @@ def status_lines(document: dict[str, Any]) -> list[str]:
             + ("" if left is None else f"; {left} more rounds are affordable")
             + "."
         )
+    latest = {item["name"]: item for item in document["artifacts"]}
+    for item in latest.values():
+        when = datetime.fromtimestamp(item["time_s"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+        rounds = " and ".join(map(str, item["rounds"]))
+        lines.append(f"Made of {item['study']}, {when}: {item['name']} (round {rounds}).")
+    if document["interrupted"]:
+        lines.append(f"Interrupted: {document['interrupted']}; `tacit-fleet resume` goes on.")
     if document["last_abort"]:
         when = datetime.fromtimestamp(document["last_abort"]["time_s"], UTC).strftime("%Y-%m-%d %H:%M UTC")
         lines.append(f"Last abort, {when}: {document['last_abort']['reason']}")

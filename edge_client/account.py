@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from shared_models.errors import PolicyError, TacitError
-from shared_models.purposes import INTENT_MODEL
 
 if TYPE_CHECKING:
     from edge_client.client import EdgeClient
@@ -22,10 +21,51 @@ def learned_document(examples: Examples, own: OwnIntents) -> dict[str, Any]:
     }
 
 
-def shared_document(client: EdgeClient) -> dict[str, Any]:
-    """All that ever left this device, and what it cost: receipts, rho and epsilon of the current period.
+def inspected(client: EdgeClient, examples: Examples, own: OwnIntents) -> dict[str, Any]:
+    """All that is known about the user, and all that is kept here."""
+    return {
+        **client.status(),
+        **learned_document(examples, own),
+        "profile": client.profile.document(),
+        "consent_receipts": [receipt.document() for receipt in client.consent.receipts()],
+        "consents": client.consent.document(),
+    }
 
-    Figures that no policy gives are None. `problem`: why the policy in the bundle cannot be used, if so.
+
+def more_to_export(client: EdgeClient, examples: Examples, own: OwnIntents, taste: dict[str, Any]) -> dict[str, Any]:
+    """What an export holds beside what the rooms of knowledge keep."""
+    return {
+        **learned_document(examples, own),
+        "taste": taste,
+        "improvement": client.improvement.document(),
+        "shared": shared_document(client),
+        "connectors": client.intake.document(),
+        "delivery": client.delivery.document(),
+        "language_model": language_model_document(client),
+    }
+
+
+def language_model_document(client: EdgeClient) -> dict[str, Any] | None:
+    """The language model that the app has reword answers: where it is, and what it may be told. None if there is none."""
+    from shared_models.purposes import PERSONALISATION
+
+    config = client.config
+    if config.local_model is None:
+        return None
+    here, consent = config.local_model.stays_here, client.consent.is_granted(PERSONALISATION.name)
+    return {
+        "description": config.local_model.description(),
+        "stays_here": here,
+        "may_see": list(config.model_may_see),
+        "in_use": here or consent,
+    }
+
+
+def shared_document(client: EdgeClient) -> dict[str, Any]:
+    """All that ever left this device, and what it cost: receipts, rho and epsilon of the current period, over all purposes.
+
+    Figures that no policy gives are None; `purposes` has the same for each purpose of the policy.
+    `problem`: why the policy in the bundle cannot be used, if so.
     """
     from edge_client.share.device import open_gate
     from privacy.accounting import epsilon_from_rho
@@ -38,24 +78,36 @@ def shared_document(client: EdgeClient) -> dict[str, Any]:
         "epsilon_limit": None,
         "delta": None,
         "policy_sequence": None,
+        "purposes": {},
         "problem": None,
     }
     try:
         gate = open_gate(client)
         document["receipts"] = gate.receipts()
-        budget = gate.budget(INTENT_MODEL.name)
+        policy = gate.policy
+        if policy is None or not policy.purposes:
+            raise PolicyError("no policy is in force, so nothing can leave this device")
+        budgets = {name: gate.budget(name) for name in policy.purposes}
     except TacitError as error:
         # What left is told without a policy, and without a bundle, too.
         document["receipts"] = document["receipts"] or kept_receipts(client)
         document["problem"] = str(error) if isinstance(error, PolicyError) else None
         return document
-    policy = gate.policy
-    assert policy is not None
+    total = next(iter(budgets.values()))
     return document | {
-        "rho_spent": budget.rho_spent,
-        "rho_limit": budget.rho_limit,
-        "epsilon_spent": epsilon_from_rho(budget.rho_spent, policy.delta),
-        "epsilon_limit": epsilon_from_rho(budget.rho_limit, policy.delta),
+        "rho_spent": total.rho_spent_total,
+        "rho_limit": total.rho_limit_total,
+        "epsilon_spent": epsilon_from_rho(total.rho_spent_total, policy.delta),
+        "epsilon_limit": epsilon_from_rho(total.rho_limit_total, policy.delta),
+        "purposes": {
+            name: {
+                "rho_spent": budget.rho_spent,
+                "rho_limit": budget.rho_limit,
+                "participations": budget.participations,
+                "participations_limit": budget.participations_limit,
+            }
+            for name, budget in budgets.items()
+        },
         "delta": policy.delta,
         "policy_sequence": policy.sequence,
     }

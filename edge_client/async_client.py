@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_client.answer.feedback import FeedbackResult
+from edge_client.answer.feedback import FeedbackResult, Reaction
 from edge_client.answer.respond import Reply
+from edge_client.async_delivery import AsyncDelivering
+from edge_client.async_improvement import AsyncImprovement as AsyncImprovement
 from edge_client.async_rooms import AsyncCapture as AsyncCapture
 from edge_client.async_rooms import AsyncConsent as AsyncConsent
 from edge_client.async_rooms import AsyncDecisions as AsyncDecisions
@@ -28,6 +30,7 @@ from shared_models.intents import Recognition
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from edge_client.improve.nightly import NightReport
     from edge_client.know.store.keys import KeySource
     from edge_client.share.device import ClientPort
     from edge_client.understand.intent import IntentModel
@@ -40,6 +43,7 @@ class AsyncEdgeClient:
     def __init__(self, client: EdgeClient) -> None:
         self._client = client
         self.consent = AsyncConsent(client.consent)
+        self.improvement = AsyncImprovement(client.improvement)
 
     @classmethod
     async def open(
@@ -96,6 +100,10 @@ class AsyncEdgeClient:
         return AsyncDecisions(self._client.decisions)
 
     @property
+    def delivery(self) -> AsyncDelivering:
+        return AsyncDelivering(lambda: self._client.delivery)
+
+    @property
     def rights(self) -> AsyncRights:
         return AsyncRights(lambda: self._client.rights)
 
@@ -114,14 +122,25 @@ class AsyncEdgeClient:
     async def recognize(self, text: str) -> Recognition:
         return await asyncio.to_thread(self._client.recognize, text)
 
-    async def respond(self, text: str) -> Reply:
-        return await asyncio.to_thread(self._client.respond, text)
+    async def respond(
+        self, text: str, *, conversation: str = "main", learn: bool = True, shown: bool | None = None
+    ) -> Reply:
+        return await asyncio.to_thread(self._client.respond, text, conversation=conversation, learn=learn, shown=shown)
+
+    async def new_conversation(self, name: str = "main") -> None:
+        await asyncio.to_thread(self._client.new_conversation, name)
+
+    async def react(self, decision_id: str, verdict: str, because: str = "", *, within: str = "") -> Reaction:
+        return await asyncio.to_thread(self._client.react, decision_id, verdict, because, within=within)
+
+    async def why(self, decision_id: str, *, within: str = "") -> tuple[str, ...]:
+        return await asyncio.to_thread(self._client.why, decision_id, within=within)
 
     async def intents(self) -> dict[str, str]:
         return await asyncio.to_thread(self._client.intents)
 
-    async def feedback(self, text: str | Recognition | Reply, *, intent: str) -> FeedbackResult:
-        return await asyncio.to_thread(self._client.feedback, text, intent=intent)
+    async def feedback(self, text: str | Recognition | Reply, *, intent: str, own: bool = True) -> FeedbackResult:
+        return await asyncio.to_thread(self._client.feedback, text, intent=intent, own=own)
 
     async def accept(self, recognition: Recognition | Reply) -> FeedbackResult:
         return await asyncio.to_thread(self._client.accept, recognition)
@@ -137,6 +156,9 @@ class AsyncEdgeClient:
 
     async def refresh(self, source: Path | str | None = None, trust: Path | None = None) -> Staleness:
         return await asyncio.to_thread(self._client.refresh, source, trust)
+
+    async def nightly(self, stopping: Callable[[], bool] = lambda: False) -> NightReport:
+        return await asyncio.to_thread(self._client.nightly, stopping)
 
     async def inspect(self) -> dict[str, Any]:
         return await asyncio.to_thread(self._client.inspect)

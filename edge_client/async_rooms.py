@@ -39,6 +39,13 @@ class AsyncConsent:
         """Registers only; the hook runs in the thread of the withdrawal."""
         self._consent.when_withdrawn(purpose, hook)
 
+    def when_narrowed(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Registers only; the listener runs in the thread of the change."""
+        return self._consent.when_narrowed(listener)
+
+    async def tell_narrowed(self) -> None:
+        await asyncio.to_thread(self._consent.tell_narrowed)
+
     async def was_asked(self, purpose: str) -> bool:
         return await asyncio.to_thread(self._consent.was_asked, purpose)
 

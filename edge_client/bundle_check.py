@@ -2,8 +2,9 @@
 
 Beyond TUF: each target may come only from its own role, although the roles above could list it too; rules need two different
 keys; the policy is the officer's alone, by the key that the device pinned and whoever delegates; the manifest binds encoder,
-tokenizer, head and policy to each other. This is the only file of the device that loads tuf, and only while it refreshes.
-Nothing here decides what is active: it fills a staging folder.
+tokenizer, head and policy to each other; an optional target must be what its name says, or the whole bundle is refused. Role
+`context` may be older than its publisher vouches for: its age is told apart and spoils nothing else. This is the only file of the
+device that loads tuf, and only while it refreshes. Nothing here decides what is active: it fills a staging folder.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from edge_client.bundle_source import Source
 from shared_models.bundle import (
+    CONTEXT_ROLE,
+    FEED_TARGET,
     MANIFEST_TARGET,
     METADATA_FOLDER,
     MODELS_ROLE,
@@ -40,6 +43,7 @@ from shared_models.bundle import (
     TEMPLATES_TARGET,
     Manifest,
     TrustAnchor,
+    is_optional_target,
     is_target_name,
     max_target_bytes,
     owner_of_target,
@@ -53,6 +57,7 @@ from shared_models.errors import (
     SignatureError,
     WireError,
 )
+from shared_models.optional_targets import check_targets
 
 MAX_TIMESTAMP_BYTES = 16 * 1024
 MAX_ROOT_BYTES = 64 * 1024
@@ -82,6 +87,8 @@ class CheckedBundle:
     """Unix time in seconds until which the publisher vouches that this is the newest."""
     valid_until_s: float
     """Until which it vouches for the contents."""
+    context_until_s: float | None
+    """Until which it vouches for what role `context` signed; None if that signs nothing."""
 
 
 def check_bundle(
@@ -122,7 +129,14 @@ def check_bundle(
             if path is None:
                 raise BundleTamperedError(f"the bundle lacks {name}, which its manifest needs")
             files[name] = path
-        policy = _fetch_policy(updater, fetch, metadata, anchor, manifest)
+        for role in (TARGETS_ROLE, MODELS_ROLE, RULES_ROLE):
+            files |= fetch.optional(role)
+        # From here on age is no matter: what follows is judged by dates of its own.
+        _judge_age_at(updater, _BEFORE_ALL_EXPIRY)
+        context = _fetch_context(fetch, metadata)
+        files |= context
+        check_targets(files)
+        policy = _fetch_policy(fetch, metadata, anchor, manifest)
         if policy is not None:
             files[POLICY_TARGET] = policy
         ages = {
@@ -140,6 +154,7 @@ def check_bundle(
             root_version=Metadata[Root].from_file(str(metadata / "root.json")).signed.version,
             fresh_until_s=min(ages["timestamp"], ages["snapshot"]),
             valid_until_s=min(ages[role] for role in ("root", TARGETS_ROLE, MODELS_ROLE, RULES_ROLE)),
+            context_until_s=fetch.role(CONTEXT_ROLE).expires.timestamp() if context else None,
         )
 
 
@@ -182,12 +197,26 @@ class _TargetReader:
             self._updater.download_target(info, str(self._downloads / sha256))
         )
 
+    def optional(self, role: str) -> dict[str, Path]:
+        """The files of all optional targets that `role`, which was loaded, signs."""
+        found = {}
+        for name in self.role(role).targets:
+            if is_optional_target(name):
+                path = self(name)
+                if path is None:
+                    raise BundleTamperedError(f"role {role} signs {name}, which nobody delegates to it")
+                found[name] = path
+        return found
+
 
 def _check_delegations(targets: Targets, anchor: TrustAnchor) -> None:
     delegations = targets.delegations
     if delegations is None or delegations.roles is None:
         raise BundleTamperedError("the bundle delegates nothing: roles models, rules and privacy-policy are needed")
-    for name, target in ((MODELS_ROLE, "encoder/x"), (RULES_ROLE, RULES_TARGET), (POLICY_ROLE, POLICY_TARGET)):
+    needed = [(MODELS_ROLE, "encoder/x"), (RULES_ROLE, RULES_TARGET), (POLICY_ROLE, POLICY_TARGET)]
+    # Bundles of older versions have no such role.
+    allowed = [(CONTEXT_ROLE, FEED_TARGET)] if CONTEXT_ROLE in delegations.roles else []
+    for name, target in (*needed, *allowed):
         role = delegations.roles.get(name)
         first = next(iter(delegations.get_roles_for_target(target)), ("", False))[0]
         if role is None or first != name:
@@ -202,16 +231,26 @@ def _check_delegations(targets: Targets, anchor: TrustAnchor) -> None:
             raise BundleTamperedError("role privacy-policy is delegated to a key that is not the officer's pinned one")
 
 
-def _fetch_policy(
-    updater: Updater, fetch: _TargetReader, metadata: Path, anchor: TrustAnchor, manifest: Manifest
-) -> Path | None:
-    snapshot = Metadata[Snapshot].from_file(str(metadata / "snapshot.json")).signed
-    path = None
-    if f"{POLICY_ROLE}.json" in snapshot.meta:
-        # Whether a policy is still in force is the gate's question, by the policy's own date: an officer who is late must not
-        # keep models and rules from the devices.
-        _judge_age_at(updater, _BEFORE_ALL_EXPIRY)
-        path = fetch(POLICY_TARGET)
+def _fetch_context(fetch: _TargetReader, metadata: Path) -> dict[str, Path]:
+    # An aggregator that cannot reach its sources must not keep models and rules from the devices, nor the catalogue: the feed
+    # says itself how old it is, and no former one can come back, for the snapshot counts the role's versions.
+    if not _has_signed(metadata, CONTEXT_ROLE):
+        return {}
+    # Looking for a target loads its role.
+    fetch(FEED_TARGET)
+    if not (metadata / f"{CONTEXT_ROLE}.json").is_file():
+        raise BundleTamperedError("the bundle holds a role context that nobody delegates to")
+    return fetch.optional(CONTEXT_ROLE)
+
+
+def _has_signed(metadata: Path, role: str) -> bool:
+    return f"{role}.json" in Metadata[Snapshot].from_file(str(metadata / "snapshot.json")).signed.meta
+
+
+def _fetch_policy(fetch: _TargetReader, metadata: Path, anchor: TrustAnchor, manifest: Manifest) -> Path | None:
+    # Whether a policy is still in force is the gate's question, by the policy's own date: an officer who is late must not
+    # keep models and rules from the devices.
+    path = fetch(POLICY_TARGET) if _has_signed(metadata, POLICY_ROLE) else None
     digest = None
     if path is not None:
         envelope = Envelope.from_bytes(path.read_bytes(), limit_bytes=max_target_bytes(POLICY_TARGET))

@@ -42,6 +42,9 @@ class Generation:
     root_version: int
     fresh_until_s: float
     valid_until_s: float
+    context_until_s: float | None
+    knows_optional: bool
+    """False if it was stored by a version that fetched no optional targets."""
     objects: Mapping[str, tuple[str, int]]
     """Target -> (SHA-256, size in bytes)."""
 
@@ -82,6 +85,8 @@ class BundleFolder:
                 root_version=index["root_version"],
                 fresh_until_s=index["fresh_until_s"],
                 valid_until_s=index["valid_until_s"],
+                context_until_s=index.get("context_until_s"),
+                knows_optional="context_until_s" in index,
                 objects={name: (entry["sha256"], entry["size_bytes"]) for name, entry in index["objects"].items()},
             )
         except (OSError, KeyError, WireError) as error:
@@ -112,6 +117,7 @@ class BundleFolder:
         root_version: int,
         fresh_until_s: float,
         valid_until_s: float,
+        context_until_s: float | None,
     ) -> None:
         """Make verified `files` (target -> file in staging, or stored already) and `metadata` (in staging) the active bundle."""
         self._objects.mkdir(exist_ok=True)
@@ -131,6 +137,7 @@ class BundleFolder:
                 "root_version": root_version,
                 "fresh_until_s": fresh_until_s,
                 "valid_until_s": valid_until_s,
+                "context_until_s": context_until_s,
                 "objects": listed,
             }
         )

@@ -17,6 +17,7 @@ def describe_bundle(
         return None if problem is None else {"problem": str(problem)}
     return {
         "version": bundle.manifest.version,
+        "published_s": bundle.manifest.published_s,
         "domain": bundle.manifest.domain,
         "fleet": bundle.trust.fleet,
         "intents": len(bundle.manifest.labels),
@@ -26,6 +27,8 @@ def describe_bundle(
         "staleness": staleness,
         "fresh_until_s": bundle.fresh_until_s,
         "valid_until_s": bundle.valid_until_s,
+        "optional": sorted(bundle.optional_files),
+        "context_until_s": bundle.context_until_s,
     }
 
 

@@ -8,10 +8,11 @@ bundle_folder.py's; here stand the decisions: which anchor, whether anything is 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge_client.bundle_folder import ADVICE, BundleFolder, LatestTime
@@ -27,6 +28,8 @@ from shared_models.bundle import (
     Staleness,
     TrustAnchor,
     Wording,
+    is_optional_target,
+    language_of_words,
 )
 from shared_models.canonical import parse_document
 from shared_models.errors import (
@@ -69,6 +72,31 @@ class ActiveBundle:
     """Unix time in seconds until which the publisher vouches that this is the newest."""
     valid_until_s: float
     """Until which it vouches for the contents."""
+    context_until_s: float | None = None
+    """Until which it vouches for feed and catalogue; None if the bundle has neither. This makes nothing else old."""
+    optional_files: Mapping[str, Path] = field(default_factory=dict)
+    """Optional target -> its file, named by its SHA-256."""
+
+    def optional(self, target: str) -> bytes | None:
+        """The verified bytes of an optional target (shared_models/bundle.py has the names); None if this bundle lacks it.
+
+        Raises BundleTamperedError if the file is gone or was changed since the bundle was opened; a refresh repairs that.
+        """
+        path = self.optional_files.get(target)
+        if path is None:
+            return None
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise BundleTamperedError(f"{target} of the active bundle cannot be read: {error}; {ADVICE}") from error
+        if hashlib.sha256(raw).hexdigest() != path.name:
+            raise BundleTamperedError(f"{target} of the active bundle was changed on disk; {ADVICE}")
+        return raw
+
+    def languages(self) -> tuple[str, ...]:
+        """The languages of which the bundle has words beside its own, in order."""
+        found = (language_of_words(target) for target in self.optional_files)
+        return tuple(sorted(language for language in found if language is not None))
 
     def staleness_at(self, now_s: float) -> Staleness:
         """How far the publisher's word reaches at Unix time `now_s`."""
@@ -174,6 +202,7 @@ class BundleStore:
             root_version=checked.root_version,
             fresh_until_s=checked.fresh_until_s,
             valid_until_s=checked.valid_until_s,
+            context_until_s=checked.context_until_s,
         )
 
     def _open(self, pointer: bytes) -> ActiveBundle:
@@ -211,6 +240,8 @@ class BundleStore:
             staleness="expired",
             fresh_until_s=generation.fresh_until_s,
             valid_until_s=generation.valid_until_s,
+            context_until_s=generation.context_until_s,
+            optional_files={name: path for name, path in files.items() if is_optional_target(name)},
         )
 
     def _sound_active(self) -> ActiveBundle | None:
@@ -228,6 +259,8 @@ class BundleStore:
         if pointer is None or (not source.vouched and active.staleness_at(now_s) != "fresh"):
             return False
         generation = self._folder.read_generation(pointer)
+        if not generation.knows_optional:
+            return False
         verified = generation.metadata / "timestamp.json"
         try:
             offered = read_whole(source, f"{METADATA_FOLDER}/timestamp.json", _MAX_TIMESTAMP_BYTES)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TextIO
 
+from edge_client.answer.cards import Card
 from edge_client.answer.respond import Reply
 from edge_client.client import EdgeClient
 from shared_models.errors import TacitError
@@ -16,7 +17,9 @@ from shared_models.purposes import PURPOSES
 
 HELP = """/meant INTENT      what I should have understood just now
 /good              that was right
-/why               all that led to the last answer
+/up [N], /down [N] [because …]   whether you like suggestion N (the first, if you name none)
+/why [N]           why suggestion N; without N, all that led to the last answer
+/new               a new conversation
 /intents           what I can help with
 /teach NAME: PHRASE | PHRASE   an intent of your own
 /consent [grant|withdraw PURPOSE]
@@ -34,9 +37,14 @@ class Chat:
         self._interactive = source.isatty() and sink.isatty()
         self._dim = ("\x1b[2m", "\x1b[0m") if sink.isatty() and not os.environ.get("NO_COLOR") else ("", "")
         self._last: Reply | None = None
+        self._cards: tuple[Card, ...] = ()
+        """The last suggestions, numbered from 1."""
         self._commands: dict[str, Callable[[str], None]] = {
             "/meant": self._meant,
             "/good": self._good,
+            "/up": lambda rest: self._react("up", rest),
+            "/down": lambda rest: self._react("down", rest),
+            "/new": self._begin,
             "/why": self._why,
             "/intents": self._intents,
             "/teach": self._teach,
@@ -67,6 +75,13 @@ class Chat:
         reply = self._client.respond(text)
         self._last = reply
         self._say(reply.text)
+        if reply.suggestions:
+            self._cards = reply.suggestions
+        for number, card in enumerate(reply.suggestions, 1):
+            self._say(f"{number}. {card.title}" + (f", {_price(card)}" if card.price is not None else ""))
+            for sign, texts in (("+", card.reasons), ("-", card.drawbacks)):
+                for text in texts:
+                    self._whisper(f"{sign} {text}")
         self._whisper("because: " + "; ".join(reply.reasons))
 
     def _meant(self, intent: str) -> None:
@@ -85,7 +100,38 @@ class Chat:
         result = self._client.accept(self._last)
         self._whisper(f"thank you; {result.reason}")
 
-    def _why(self, _: str) -> None:
+    def _react(self, verdict: str, rest: str) -> None:
+        card, because = self._meant_card(rest)
+        if card is None:
+            self._whisper("there is no such suggestion; after one: /up 2, /down 1 too cold")
+            return
+        result = self._client.react(card.decision_id, verdict, because)
+        self._whisper(f"{card.title}: {result.reason}")
+        for limit in result.excludes:
+            self._whisper(f"from now on: {limit}")
+        if not result.understood:
+            self._whisper("I did not understand the reason; it counts all the same")
+
+    def _meant_card(self, rest: str) -> tuple[Card | None, str]:
+        """The suggestion that a command names by its number, and what follows it."""
+        number, _, because = rest.partition(" ")
+        if not number.isdecimal():
+            number, because = "1", rest
+        place = int(number) - 1
+        return (self._cards[place] if 0 <= place < len(self._cards) else None), because.strip()
+
+    def _begin(self, _: str) -> None:
+        self._client.new_conversation()
+        self._last, self._cards = None, ()
+        self._whisper("a new conversation")
+
+    def _why(self, rest: str) -> None:
+        if rest.isdecimal():
+            card, _ = self._meant_card(rest)
+            reasons = self._client.why(card.decision_id) if card is not None else ("there is no such suggestion",)
+            for reason in reasons:
+                self._whisper(f"- {reason}")
+            return
         if self._last is None:
             self._whisper("say something first, then: /why")
             return
@@ -147,6 +193,12 @@ class Chat:
 
     def _ask_consent(self) -> None:
         open_questions = [purpose for purpose in PURPOSES.values() if not self._client.consent.was_asked(purpose.name)]
+        if any(purpose.needs_policy for purpose in open_questions):
+            from edge_client.share.device import purposes_in_policy
+
+            # Nobody is asked to allow what this fleet does not do.
+            done = purposes_in_policy(self._client)
+            open_questions = [x for x in open_questions if not x.needs_policy or x.name in done]
         if not open_questions:
             return
         if not self._interactive:
@@ -183,6 +235,11 @@ class Chat:
 
     def _whisper(self, text: str) -> None:
         self._say(f"{self._dim[0]}  {text}{self._dim[1]}")
+
+
+def _price(card: Card) -> str:
+    unit = f" a {card.per}" if card.per else ""
+    return f"{card.price:g} {card.currency}{unit}"
 
 
 def consent_lines(client: EdgeClient) -> list[str]:

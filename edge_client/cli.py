@@ -62,6 +62,8 @@ COMMANDS = (
     Command("agent", "take part in federated rounds until stopped", "edge_client.share.cli"),
     Command("shared", "show what left this device, and what it cost", "edge_client.share.cli"),
     Command("schedule", "show, pause or resume learning for others", "edge_client.share.schedule_cli"),
+    Command("nightly", "learn now what is learned at night, show it, or take it back", "edge_client.improve.cli"),
+    Command("delivery", "show, stop or restore what the assistant says by itself", "edge_client.delivery_cli"),
 )
 
 

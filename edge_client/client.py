@@ -6,23 +6,23 @@ Nothing here sends anything: what leaves a device is edge_client/share/, through
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_client.account import learned_document, shared_document
-from edge_client.answer.feedback import NOT_AN_INTENT, FeedbackResult, resolve_intent, words_of
-from edge_client.answer.respond import CHOSEN_NOW, TOLD_BEFORE, Reply, chosen_reading
+from edge_client.account import inspected, more_to_export
+from edge_client.answer.feedback import FeedbackResult, Reaction
+from edge_client.answer.respond import Reply
 from edge_client.bundle_words import describe_bundle, no_model_text
 from edge_client.bundles import ActiveBundle, BundleStore
 from edge_client.config import EdgeConfig
-from edge_client.decide.decision import AskLimits, decide
 from edge_client.held_models import HeldModels
+from edge_client.improve.improvement import Improvement
 from edge_client.know.consent import Consent
-from edge_client.know.examples import ACCEPTED, MEANT, Examples
+from edge_client.know.examples import Examples
 from edge_client.know.own_intents import OwnIntents
 from edge_client.know.store import Store
 from edge_client.knowledge import Knowledge
@@ -37,24 +37,27 @@ from shared_models.errors import (
     ModelError,
     ModelMissingError,
     StoreClosedError,
-    StoreWriteError,
     TacitError,
-    TextError,
 )
 from shared_models.intents import Recognition
-from shared_models.purposes import INTENT_MODEL, PERSONAL_LEARNING
-from shared_models.text_encoder import DIMENSION, clean_text
+from shared_models.purposes import PERSONAL_LEARNING
 
 if TYPE_CHECKING:
+    from edge_client.delivering import Delivering
+    from edge_client.improve.nightly import NightReport
     from edge_client.know.capture import Capture
     from edge_client.know.connectors import Intake
     from edge_client.know.decisions import DecisionLog
     from edge_client.know.profile import Profile
     from edge_client.know.rights import Rights
     from edge_client.know.store.keys import KeySource
+    from edge_client.know.triggers import Firing
     from edge_client.share.device import ClientPort
+    from edge_client.talk import Talk
     from edge_client.understand.intent import IntentModel
+    from shared_models.context_feed import BroadcastFeed
     from shared_models.profile import ProfileSchema
+    from shared_models.travel.catalogue import Catalogue
 
 _log = logging.getLogger(__name__)
 
@@ -76,19 +79,27 @@ class EdgeClient:
         self._examples = Examples(store, config.clock, config.most_examples)
         self._own = OwnIntents(store, config.clock)
         self.consent = Consent(store, config.clock, {PERSONAL_LEARNING.name: self._erase_learned})
-        self._learning = Learning(store, self._examples, self._own, self.consent)
-        self._known = Knowledge(store, schema, self.consent, config.clock, self._more_to_export)
+        self._held = HeldModels(self._own)
+        self.improvement = Improvement(
+            store, self.consent, self._examples, self._held, config.clock, self._active, lambda: self._talk.refold()
+        )
+        self._learning = Learning(
+            store, self._examples, self._own, self.consent, self._held, self._active, self.improvement.corrected
+        )
         self._bundle: ActiveBundle | None = None
         self._bundle_problem: BundleError | ModelError | None = None
+        published: ProfileSchema | None = None
         try:
             self._bundle = bundles.current()
+            published = self._held.schema(self._bundle)
         except (BundleError, ModelError) as error:
             # The user's rights need no model: what is kept can be seen, and consents changed, all the same.
             self._bundle_problem = error
+        self._known = Knowledge(store, schema, self.consent, config.clock, self._more_to_export, self._hear, published)
+        self._known.places = self._places
+        self._learning.outcomes = self._known.outcomes
         self._source: Path | str | None = None
-        self._held = HeldModels(self._own)
-        self._asked: tuple[str, tuple[str, ...]] | None = None
-        """The text that the assistant has just asked about, and the two readings."""
+        self._talking: Talk | None = None
 
     @classmethod
     def open(
@@ -105,7 +116,8 @@ class EdgeClient:
 
         `key`: 32 raw bytes, a passphrase, or None for the keyring of the operating system. `bundle`: a folder or an http(s)
         URL; needed once, and one that cannot be reached later is no error. `trust`: the fleet's trust.json, for the first time
-        from a URL. `schema`: what may be known; it is kept, and None is the one that was kept, else the one that ships.
+        from a URL. `schema`: what may be known; it is kept. None is the one that was kept, else that of the bundle's domain, else
+        the one that ships.
 
         Raises ModelMissingError, BundleError, ModelDamagedError, StoreError (wrong key, damaged, locked, rolled back, newer,
         not writable), ConfigError, DomainError. Then nothing is open and nothing was changed, apart from a bundle that arrived.
@@ -126,88 +138,70 @@ class EdgeClient:
 
     def recognize(self, text: str) -> Recognition:
         """What `text` means. A text that the user has explained before means what the user said. Raises TextError."""
-        return self._understand(text)[0]
+        return self._learning.understand(text)[0]
 
-    def respond(self, text: str) -> Reply:
-        """One turn of the conversation: understand, apply the rules, choose, answer with reasons. Raises TextError."""
-        clean = clean_text(text)
-        with self._lock:
-            asked, self._asked = self._asked, None
-            responder = self._held.words(self._active())
-        if asked is not None and (chosen := chosen_reading(clean, asked[1], responder)) is not None:
-            self._learn_choice(asked[0], chosen)
-            version = self._active().manifest.version
-            recognition = Recognition(asked[0], chosen, 1.0, (), False, version, chosen in self._own)
-            told = CHOSEN_NOW
-        else:
-            recognition, told = self._understand(clean)
-        limits = AskLimits(self.config.ask_below, self.config.ask_margin)
-        bundle = self._active()
-        decision = decide(recognition, bundle.rules, limits)
-        with self._lock:
-            if decision.action == "ask":
-                self._asked = (recognition.text, decision.between)
-            reply = responder.respond(decision, self._bundles.staleness_of(bundle), told=told)
-        self._known.remember(reply)
-        return reply
+    def respond(self, text: str, *, conversation: str = "main", learn: bool = True, shown: bool | None = None) -> Reply:
+        """One turn: understand, apply the rules, choose, answer with reasons. Conversations end with the process.
+
+        Without `learn` nothing is kept, without `shown` (None: as `learn`) no model rewords it. Raises TextError, InputError.
+        """
+        return self._talk.respond(text, conversation, learn=learn, shown=learn if shown is None else shown)
+
+    def new_conversation(self, name: str = "main") -> None:
+        """Begin this conversation anew. Raises InputError."""
+        self._talk.begin(name)
+
+    def react(self, decision_id: str, verdict: str, because: str = "", *, within: str = "") -> Reaction:
+        """The user's word on a suggestion: `up`, `down`, `chosen`, `dismissed`; `because`: why. Durable, kept with consent only.
+
+        `within`: how its conversation's name begins. Raises UnknownDecisionError, InputError, TextError, StoreWriteError.
+        """
+        return self._talk.react(decision_id, verdict, because, within)
+
+    def why(self, decision_id: str, *, within: str = "") -> tuple[str, ...]:
+        """What a decision was made on, in plain words; `within` as for `react`. Raises UnknownDecisionError."""
+        return self._talk.why(decision_id, within)
 
     def intents(self) -> dict[str, str]:
         """All intents that this assistant knows, the user's own at the end: name -> plain words."""
-        with self._lock:
-            words = self._held.words(self._active())
-            return {name: words.label(name) for name in (*self._active().manifest.labels, *self._own.names())}
+        return self._learning.intents()
 
     # -- learning from the user -----------------------------------------------------------------------------------
 
-    def feedback(self, text: str | Recognition | Reply, *, intent: str) -> FeedbackResult:
+    def feedback(self, text: str | Recognition | Reply, *, intent: str, own: bool = True) -> FeedbackResult:
         """The user says: "I meant `intent`" (its name, or its plain words). Kept with consent only, durable on return.
 
-        Raises UnknownIntentError (with the nearest names), TextError, StoreWriteError.
+        `own`: may it be one of the user's own? Raises UnknownIntentError (with the nearest names), TextError, StoreWriteError.
         """
-        said = words_of(text)
-        with self._lock:
-            name = resolve_intent(intent, self.intents(), self._active().intent_labels)
-            return self._keep(said, name, MEANT)
+        return self._learning.feedback(text, intent, own)
 
     def accept(self, recognition: Recognition | Reply) -> FeedbackResult:
         """The user says: that was right. Kept with consent only, durable on return. Raises StoreWriteError."""
-        found = recognition.recognition if isinstance(recognition, Reply) else recognition
-        if not isinstance(found, Recognition):
-            raise TextError(f"expected a Recognition or a Reply, got {type(found).__name__}")
-        with self._lock:
-            if found.out_of_scope or found.intent not in self.intents():
-                return FeedbackResult(found.intent, False, NOT_AN_INTENT, len(self._examples))
-            return self._keep(words_of(found), found.intent, ACCEPTED)
+        return self._learning.accept(recognition)
 
     def define_intent(self, name: str, phrases: Sequence[str]) -> int:
         """Teach an intent of the user's own, or more phrases for it; returns how many it has. It never leaves the device.
 
         Raises ConsentError without consent to `personal-learning`, InputError for a name or phrases that cannot be used.
         """
-        with self._lock:
-            self._learning.require_consent()
-            bundle = self._active()
-            count = self._own.define(name, phrases, self._embed, bundle.manifest.encoder_sha256, bundle.manifest.labels)
-            self._held.drop_model()
-            return count
+        return self._learning.define(name, phrases)
 
     def remove_intent(self, name: str) -> None:
         """Erase an intent of the user's own. Raises UnknownIntentError."""
-        with self._lock, self.store.transaction():
-            self._own.remove(name)
-            self._examples.forget_intent(name)
-            self._held.drop_model()
+        self._learning.remove(name)
 
     def training_examples(self) -> tuple[npt.NDArray[np.float32], list[str]]:
         """What this device may learn from for others: embeddings [n, 384] (unit, not centred) and intents, oldest first.
 
         One row for each mention. Empty unless both `personal-learning` and `intent-model` are granted.
         """
-        with self._lock:
-            granted = all(self.consent.is_granted(purpose.name) for purpose in (PERSONAL_LEARNING, INTENT_MODEL))
-            if not granted or not len(self._examples):
-                return np.empty((0, DIMENSION), np.float32), []
-            return self._examples.matrix(self._embed, self._active().manifest.encoder_sha256, DIMENSION)
+        return self._learning.training_examples()
+
+    def nightly(self, stopping: Callable[[], bool] = lambda: False) -> NightReport:
+        """What makes it better by night (improve/nightly.py); `stopping`: leave off at once. Raises StoreClosedError."""
+        from edge_client.improve.nightly import tonight
+
+        return tonight(self, stopping)
 
     # -- what arrives ---------------------------------------------------------------------------------------------
 
@@ -254,13 +248,7 @@ class EdgeClient:
     def inspect(self) -> dict[str, Any]:
         """All that is known about the user, and all that is kept here, as plain JSON."""
         with self._lock:
-            return {
-                **self.status(),
-                **learned_document(self._examples, self._own),
-                "profile": self.profile.document(),
-                "consent_receipts": [receipt.document() for receipt in self.consent.receipts()],
-                "consents": self.consent.document(),
-            }
+            return inspected(self, self._examples, self._own)
 
     def export(self) -> dict[str, Any]:
         """Everything that is kept about the user, machine-readable: the layout is `know.rights.EXPORT_SCHEMA`."""
@@ -285,15 +273,17 @@ class EdgeClient:
         Returns what withstood, in words (a keyring that refuses); normally nothing. Raises StoreWriteError.
         """
         with self._lock:
-            problems = self.store.erase()
-            self._drop_models()
-            return tuple(problems)
+            problems = tuple(self.store.erase())
+            self.close()
+            self.consent.tell_narrowed()
+            return problems
 
     def close(self) -> None:
         """Give the store back. Everything that was kept is on disk already; twice is fine."""
         with self._lock:
             self.store.close()
             self._drop_models()
+            self._talking = None
 
     def __enter__(self) -> EdgeClient:
         return self
@@ -338,6 +328,11 @@ class EdgeClient:
         return self._known.decisions
 
     @property
+    def delivery(self) -> Delivering:
+        """What the assistant says by itself, when and by which channel: planned follow-ups."""
+        return self._known.delivery
+
+    @property
     def rights(self) -> Rights:
         """What the user may demand: export, correct, restrict, object, erase."""
         return self._known.rights
@@ -345,8 +340,28 @@ class EdgeClient:
     @property
     def model(self) -> IntentModel:
         """The intent model of the active bundle with the user's own intents beside it; loaded when first needed."""
+        return self._learning.model
+
+    @property
+    def _talk(self) -> Talk:
         with self._lock:
-            return self._held.model(self._active(), with_own=self._learning.allowed)
+            self._require_open()
+            if self._talking is None:
+                from edge_client.talk import Talk
+
+                self._talking = Talk(
+                    self.config,
+                    self.store,
+                    self.consent,
+                    self._held,
+                    self._known,
+                    active=self._active,
+                    staleness=self._bundles.staleness_of,
+                    learning=self._learning,
+                    plan=lambda follow_ups: self.delivery.plan(follow_ups),
+                    improvement=self.improvement,
+                )
+            return self._talking
 
     def _require_open(self) -> None:
         if self.store.closed:
@@ -358,43 +373,27 @@ class EdgeClient:
             raise self._bundle_problem or ModelMissingError(no_model_text())
         return self._bundle
 
-    def _embed(self, text: str) -> npt.NDArray[np.float32]:
-        return self._held.encoder(self._active()).encode_one(text)
-
-    def _understand(self, text: str) -> tuple[Recognition, str]:
-        clean = clean_text(text)
-        with self._lock:
-            bundle = self._active()
-            example = self._examples.find(clean) if clean and self._learning.allowed else None
-            if example is not None and (example.intent in bundle.manifest.labels or example.intent in self._own):
-                own = example.intent not in bundle.manifest.labels
-                version = bundle.manifest.version
-                return Recognition(clean, example.intent, 1.0, (), False, version, own), TOLD_BEFORE
-            model = self.model
-        return model.recognize(clean), ""
-
-    def _keep(self, text: str, intent: str, how: str) -> FeedbackResult:
-        result, taught_own = self._learning.keep(text, intent, how, self._active().manifest, self._embed)
-        if taught_own:
-            self._held.drop_model()
-        return result
-
-    def _learn_choice(self, text: str, intent: str) -> None:
-        try:
-            self.feedback(text, intent=intent)
-        except StoreWriteError as error:
-            # The user is waiting for an answer, not for the disk; status() and doctor have the words for it.
-            _log.warning("a choice could not be kept: %s", type(error).__name__)
-
     def _more_to_export(self) -> dict[str, Any]:
-        learned = learned_document(self._examples, self._own)
-        return {**learned, "shared": shared_document(self), "connectors": self.intake.document()}
+        return more_to_export(self, self._examples, self._own, self._talk.document())
 
     def _erase_learned(self) -> None:
         self._learning.clear()
-        self._held.drop_model()
-        self._asked = None
+        self._forget_questions()
 
     def _drop_models(self) -> None:
         self._held.drop()
-        self._asked = None
+        self._forget_questions()
+
+    def _forget_questions(self) -> None:
+        if self._talking is not None:
+            self._talking.forget_questions()
+
+    def _places(self) -> tuple[Catalogue | None, BroadcastFeed | None]:
+        with self._lock:
+            bundle = self._active()
+            return self._held.catalogue(bundle), self._held.feed(bundle)
+
+    def _hear(self, firing: Firing) -> None:
+        # Before the first text nobody waits for events: they are read from the store then.
+        if self._talking is not None:
+            self._talking.hear(firing)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from shared_models.errors import ConfigError
 
 if TYPE_CHECKING:
+    from edge_client.answer.local_model import LocalModelConfig, Share
     from edge_client.bundles import BundleStore
+    from edge_client.decide.elicitation import AskingLimits
     from edge_client.know.store.keys import KeySource
 
 
@@ -31,6 +33,16 @@ class EdgeConfig:
     """Longest silence of a bundle server."""
     most_examples: int = 2000
     """Texts kept as examples; beyond that the oldest go."""
+    local_model: LocalModelConfig | None = None
+    """A language model that rewords answers; None: there is none. One on another machine is sent nothing without the user's
+    consent to personalisation, and the privacy centre shows it."""
+    model_may_see: tuple[Share, ...] = ()
+    """What its prompts may hold beside the answer itself: `words`, what the user wrote; `reasons`, with consent to
+    personalisation only."""
+    asking: AskingLimits | None = None
+    """How much the user may be asked about their taste; None: as decide/asking.py has it."""
+    random_seed: int | None = None
+    """Of what suggestions try out; None: every process its own."""
     ask_below: float = 0.6
     """The user is asked only if the best reading is less likely than this …"""
     ask_margin: float = 0.15
@@ -41,6 +53,13 @@ class EdgeConfig:
             raise ConfigError("clock is not callable; expected a function that gives Unix time in seconds")
         if isinstance(self.most_examples, bool) or not isinstance(self.most_examples, int) or self.most_examples < 1:
             raise ConfigError(f"most_examples is {self.most_examples!r}, expected a whole number from 1")
+        if not set(self.model_may_see) <= {"words", "reasons"}:
+            raise ConfigError(
+                f"model_may_see is {str(self.model_may_see)[:60]}, expected words, reasons, both or nothing"
+            )
+        seed = self.random_seed
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+            raise ConfigError(f"random_seed is {str(seed)[:40]!r}, expected a whole number from 0, or None")
         for name in ("ask_below", "ask_margin"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:

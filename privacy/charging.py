@@ -7,6 +7,7 @@ too little.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,6 +67,39 @@ def dearest(charges: Sequence[Charge], participations: int, separation_s: int) -
         assert before is not None  # a total that is finite has a whole chain
         here = before
     return [order[here], *reversed(chosen)]
+
+
+MOST_CHOICES = 200_000
+
+
+def within_limit(costs: Sequence[float], gains: Sequence[float], participations: int, limit: float) -> list[int] | None:
+    """Indices with the largest Σ gain, at most `participations`, whose Σ cost a device with the budget `limit` can have paid.
+
+    `costs` are ρ as devices reserve it, `gains` ρ as it was released. Exact but for separation, which is not looked at: never
+    too little. None if there are too many different costs to try all choices.
+    """
+    groups: dict[float, list[int]] = {}
+    for index in sorted(range(len(costs)), key=gains.__getitem__, reverse=True):
+        groups.setdefault(costs[index], []).append(index)
+    if math.prod(1 + min(participations, len(group)) for group in groups.values()) > MOST_CHOICES:
+        return None
+    ordered = sorted(groups.items(), reverse=True)
+    best: tuple[float, list[int]] = (0.0, [])
+
+    def choose(number: int, left: int, spent: float, gained: float, chosen: list[int]) -> None:
+        nonlocal best
+        if gained > best[0]:
+            best = gained, chosen
+        if number == len(ordered):
+            return
+        cost, group = ordered[number]
+        for count in range(min(left, len(group)), -1, -1):
+            if spent + count * cost <= limit * (1.0 + 1e-9):
+                more = math.fsum(gains[index] for index in group[:count])
+                choose(number + 1, left - count, spent + count * cost, gained + more, [*chosen, *group[:count]])
+
+    choose(0, participations, 0.0, 0.0, [])
+    return best[1]
 
 
 def _separable(one: Charge, other: Charge, separation_s: int) -> bool:

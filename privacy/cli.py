@@ -19,7 +19,16 @@ from privacy.keys import fingerprint, load_public_key, load_signing_key, new_key
 from privacy.ledger import read_entries
 from privacy.policy import Policy, parse_policy, sign_policy
 from privacy.policy_role import sign_policy_role
-from privacy.policy_text import PolicyDraft, draft_policy, explain_policy, halt_text
+from privacy.policy_text import (
+    DEFAULT_SHARES,
+    HEAD_PURPOSE,
+    PAIRED_ITEMS,
+    PolicyDraft,
+    default_shares,
+    draft_policy,
+    explain_policy,
+    halt_text,
+)
 from privacy.report_page import render_html
 from privacy.reports import build_report, read_ledger, verify_ledger
 from shared_models.canonical import Envelope
@@ -75,6 +84,20 @@ def _parser() -> argparse.ArgumentParser:
         "--enrolment-key", type=Path, metavar="ENROLMENT.pub", help="of the authority that certifies devices"
     )
     init.add_argument("--colluding-share", type=float, default=0.1, help="of a cohort, assumed to collude (gamma)")
+    init.add_argument(
+        "--purpose",
+        action="append",
+        default=[],
+        metavar="NAME[=PART]",
+        help=f"divide the budget: {', '.join(DEFAULT_SHARES)}, each with its part of rho, or none with a part "
+        f"(default: {HEAD_PURPOSE} alone)",
+    )
+    init.add_argument(
+        "--all-purposes", action="store_true", help="all of them, in parts that the draft shows and explains"
+    )
+    init.add_argument(
+        "--catalogue-items", type=int, default=PAIRED_ITEMS, help="how many items can be liked (preference-model)"
+    )
     init.add_argument("--out", type=Path, default=Path("policy.yaml"))
     init.set_defaults(run=_policy_init)
     explain = policy.add_parser("explain", help="say what a policy allows (draft or signed)")
@@ -164,6 +187,8 @@ def _policy_init(options: argparse.Namespace) -> int:
             valid_days=options.valid_days,
             colluding_share=options.colluding_share,
             enrolment_key=load_public_key(options.enrolment_key) if options.enrolment_key else None,
+            shares=_shares(options),
+            catalogue_items=options.catalogue_items,
         )
     )
     # A draft that could not be signed is no draft.
@@ -171,6 +196,26 @@ def _policy_init(options: argparse.Namespace) -> int:
     write_atomically(options.out, text.encode())
     print(f"{options.out}  read it, change it, then: tacit-privacy policy sign {options.out} --key OFFICER.key")
     return 0
+
+
+def _shares(options: argparse.Namespace) -> dict[str, float] | None:
+    if options.all_purposes and options.purpose:
+        raise ConfigError("--all-purposes names all purposes: give it, or --purpose, not both")
+    if options.all_purposes:
+        return dict(DEFAULT_SHARES)
+    if not options.purpose:
+        return None
+    named = [text.partition("=") for text in options.purpose]
+    if len({name for name, _, _ in named}) != len(named):
+        raise ConfigError("a purpose stands twice")
+    if not any(equals for _, equals, _ in named):
+        return default_shares([name for name, _, _ in named])
+    try:
+        return {name: float(part) for name, _, part in named}
+    except ValueError as error:
+        raise ConfigError(
+            "each --purpose takes a part of the budget, as in preference-model=0.3, or none does"
+        ) from error
 
 
 def _policy_explain(options: argparse.Namespace) -> int:

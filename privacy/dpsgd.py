@@ -18,7 +18,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from shared_models.errors import ContributionError
-from shared_models.intent_head import FEATURE_SCALE
+from shared_models.intent_head import FEATURE_SCALE, energies, logits, loss_gradient, probabilities
+from shared_models.local_tuning import LocalTuning
 from shared_models.wire import LocalTraining
 
 # A frozen model has inputs without gradients: nothing is wrong with that here.
@@ -73,8 +74,8 @@ class HeadTrainer:
                 noise = torch.normal(0.0, scale, (classes * dimension,)).numpy().astype(np.float64)
             return noise
         optimizer.zero_grad()
-        logits = FEATURE_SCALE * module(torch.from_numpy(np.ascontiguousarray(features[taken])))
-        loss = nn.functional.cross_entropy(logits, torch.from_numpy(np.ascontiguousarray(targets[taken])))
+        scores = FEATURE_SCALE * module(torch.from_numpy(np.ascontiguousarray(features[taken])))
+        loss = nn.functional.cross_entropy(scores, torch.from_numpy(np.ascontiguousarray(targets[taken])))
         loss.backward()
         optimizer.expected_batch_size = local.expected_batch
         optimizer.pre_step()
@@ -102,6 +103,58 @@ class HeadTrainer:
                 )
             self._wrapped[key] = (linear, module, optimizer)
         return self._wrapped[key]
+
+
+class HeadTuner:
+    """Tunes a device's own copy of a head: several steps of `HeadTrainer`, each beside one on public phrases."""
+
+    def __init__(self) -> None:
+        self._trainer = HeadTrainer()
+
+    def __call__(
+        self,
+        tuning: LocalTuning,
+        features: npt.NDArray[np.float32],
+        targets: npt.NDArray[np.int64],
+        weights: npt.NDArray[np.float32],
+        replay_features: npt.NDArray[np.float32],
+        replay_targets: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.float64]:
+        """The change [C·D] of weights [C, D] by the user's examples [n, D] and public ones [m, D]; target −1 means nothing.
+
+        Public phrases are clipped by nothing and get no noise: they are nobody's. Raises ContributionError for arrays that do
+        not fit together.
+        """
+        if replay_features.shape != (len(replay_targets), weights.shape[-1]) or (
+            len(replay_targets) and not -1 <= int(replay_targets.min()) <= int(replay_targets.max()) < len(weights)
+        ):
+            raise ContributionError(
+                f"public features {replay_features.shape} and targets {replay_targets.shape} do not fit {weights.shape}"
+            )
+        tuned = weights.astype(np.float32)
+        meant = replay_targets >= 0
+        inside, classes, outside = replay_features[meant], replay_targets[meant], replay_features[~meant]
+        energy_before = energies(logits(weights, outside)) if len(outside) else np.empty(0)
+        own = len(targets) / max(len(targets) + tuning.half_weight, 1e-9)
+        local = tuning.local(len(targets))
+        for _ in range(tuning.steps):
+            step = own * self._trainer(local, features, targets, tuned).reshape(weights.shape)
+            if len(inside):
+                step = step - tuning.replay * loss_gradient(tuned, inside, classes)
+            if len(outside):
+                step = step - tuning.outside * _energy_gradient(tuned, outside, energy_before)
+            tuned = (tuned + tuning.learning_rate * step).astype(np.float32)
+        return np.asarray((tuned - weights).astype(np.float64).reshape(-1))
+
+
+def _energy_gradient(
+    weights: npt.NDArray[np.float32], features: npt.NDArray[np.float32], before: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float32]:
+    """Gradient [C, D] of the mean of ½·(fall of the energy below `before` [m])²: a rise costs nothing (outlier exposure)."""
+    values = logits(weights, features)
+    fallen = np.maximum(before - energies(values), 0.0)
+    pull = probabilities(values, 1.0) * fallen[:, None]
+    return np.asarray(FEATURE_SCALE / len(features) * (pull.T @ features), np.float32)
 
 
 def _poisson_sample(count: int, rate: float) -> npt.NDArray[np.int64]:

@@ -25,7 +25,7 @@ _MOST_TIME_S = 253_402_300_799
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry. `kind` is one of: genesis, policy, begin, reserve, release, abort, publish, contribution (on a device)."""
+    """One entry. `kind`: genesis, policy, begin, reserve, release, abort, artifact, publish; on a device contribution."""
 
     index: int
     time_s: int

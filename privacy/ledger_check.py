@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from privacy.ledger import Entry, read_entries, verify_chain, verify_signatures
 from privacy.policy import Policy, parse_policy
 from privacy.secure_sum.sizing import graph_size
 from shared_models.canonical import Envelope, canonical_bytes
-from shared_models.errors import LedgerError, PolicyError, WireError
-from shared_models.wire import MODE_DISTRIBUTED, SCALE, RoundPlan, noise_variance_for
+from shared_models.errors import ConfigError, LedgerError, PolicyError, WireError
+from shared_models.layouts import layout_model
+from shared_models.wire import MODE_DISTRIBUTED, SCALE, RoundPlan, model_hash, noise_variance_for
 
-KINDS = ("genesis", "policy", "begin", "reserve", "release", "abort", "publish")
+KINDS = ("genesis", "policy", "begin", "reserve", "release", "abort", "artifact", "publish")
 """What a ledger of an aggregator may hold. An entry of another kind could be a release that nobody accounts: it is refused."""
 
 
@@ -50,6 +51,16 @@ class Round:
         return float(self.noise_variance**0.5) / SCALE
 
 
+@dataclass(frozen=True)
+class Artifact:
+    """Something that was computed from released sums: post-processing, which costs nothing."""
+
+    study: str
+    rounds: tuple[int, ...]
+    name: str
+    sha256: str
+
+
 @dataclass
 class VerifiedLedger:
     """A ledger whose chain, signatures and arithmetic hold."""
@@ -58,6 +69,7 @@ class VerifiedLedger:
     officer_key: bytes
     policies: list[Policy] = field(default_factory=list)
     rounds: list[Round] = field(default_factory=list)
+    artifacts: list[Artifact] = field(default_factory=list)
 
     @property
     def policy(self) -> Policy:
@@ -117,6 +129,8 @@ def verify_ledger(lines: Sequence[bytes], officer_key: bytes | None = None) -> V
             if type(round_id) is not int or round_id not in started or round_id in ended:
                 raise LedgerError(f"ledger entry {entry.index}: ends round {round_id!r}, which is not open")
             ended[round_id] = _end_of(entry, *started[round_id])
+        elif entry.kind == "artifact":
+            ledger.artifacts += _artifacts_of(entry, ended, {used for item in ledger.artifacts for used in item.rounds})
     verify_signatures(parsed, signers)
     ledger.rounds = [
         ended.get(round_id) or Round(plan, policy, time_s, "open", None, plan.noise_variance)
@@ -167,6 +181,7 @@ def _plan_of(entry: Entry, policy: Policy) -> RoundPlan:
         (plan.local == limits.local, "local training"),
         (plan.health_dimension == limits.health_dimension, "coordinates that stay zero"),
         (plan.mode != MODE_DISTRIBUTED or _graph_holds(plan, policy), "graph of share-holders"),
+        ("layout" not in entry.body or _layout_holds(plan, entry.body["layout"]), "layout"),
     )
     for holds, what in checks:
         if not holds:
@@ -181,6 +196,34 @@ def _graph_holds(plan: RoundPlan, policy: Policy) -> bool:
         return False
     enough = plan.colluders >= math.ceil(policy.colluding_share * plan.cohort)
     return enough and (plan.degree, plan.threshold) == (size.degree, size.threshold)
+
+
+def _layout_holds(plan: RoundPlan, layout: Any) -> bool:
+    """Whether this is the layout that devices were sent: what the sum means is then as public as the sum."""
+    if not isinstance(layout, dict):
+        return False
+    try:
+        carried = layout_model(plan.contribution, plan.contribution_version, layout)
+    except (ConfigError, WireError):
+        return False
+    return plan.model_hash == model_hash(*carried)
+
+
+def _artifacts_of(entry: Entry, ended: Mapping[int, Round], used: set[int]) -> list[Artifact]:
+    """What was made of rounds that are released, each of which makes artefacts once."""
+    where = f"ledger entry {entry.index}"
+    study, rounds, named = (entry.body.get(name) for name in ("study", "rounds", "artifacts"))
+    if not isinstance(study, str) or not isinstance(rounds, list) or not isinstance(named, dict) or not rounds:
+        raise LedgerError(f"{where}: does not say what was made of which rounds")
+    for round_id in rounds:
+        if type(round_id) is not int or round_id not in ended or ended[round_id].outcome != "released":
+            raise LedgerError(f"{where}: made of round {str(round_id)[:40]}, which was not released")
+        if round_id in used or rounds.count(round_id) > 1:
+            raise LedgerError(f"{where}: round {round_id} made something before")
+    for name, digest in named.items():
+        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise LedgerError(f"{where}: the hash of {str(name)[:60]!r} is none")
+    return [Artifact(study, tuple(rounds), name, digest) for name, digest in named.items()]
 
 
 def _end_of(entry: Entry, plan: RoundPlan, policy: Policy, reserved_s: int) -> Round:

@@ -95,13 +95,15 @@ def _rounds(rounds: list[dict[str, Any]]) -> str:
         return "<p>None yet.</p>"
     rows = "".join(
         f"<tr><td>{item['round_id']}</td><td>{escape(item['time'])}</td><td>{escape(item['purpose'])}</td>"
+        f"<td>{escape(item['contribution'])}</td>"
         f"<td>{escape(item['mode'])}</td><td>{escape(item['outcome'])}</td>"
         f"<td>{item['survivors'] if item['survivors'] is not None else '–'} of {item['invited']}</td>"
         f"<td>{item['noise_multiplier']:.3f}</td><td>{item['rho']:.4g}</td><td class=soft>{escape(item['reason'])}</td></tr>"
         for item in rounds
     )
     head = "".join(
-        f"<th>{name}</th>" for name in ("Round", "Time", "Purpose", "Mode", "Outcome", "Answered", "Noise", "rho", "")
+        f"<th>{name}</th>"
+        for name in ("Round", "Time", "Purpose", "Contribution", "Mode", "Outcome", "Answered", "Noise", "rho", "")
     )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 

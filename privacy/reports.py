@@ -6,12 +6,13 @@ in keeping with its own policy gets no report, only a LedgerError that says wher
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from privacy.accounting import cross_check, epsilon_from_rho, largest_rho, pld_epsilon
-from privacy.charging import CLOCK_SLACK_S, Charge, dearest
+from privacy.charging import CLOCK_SLACK_S, Charge, dearest, within_limit
 from privacy.guarantees import NoisyRelease, epsilon_under_collusion, protocol_failure
 from privacy.keys import fingerprint
 from privacy.ledger_check import Round, VerifiedLedger, read_ledger, verify_ledger
@@ -62,6 +63,9 @@ def build_report(lines: Sequence[bytes], officer_key: bytes | None = None) -> di
         "purposes": [purpose.report() for purpose in by_purpose.values()],
         "total": _spent(ledger.rounds, total, ever, policy),
         "rounds": [_round_report(item) for item in ledger.rounds],
+        "artifacts": [
+            {"name": x.name, "study": x.study, "rounds": list(x.rounds), "sha256": x.sha256} for x in ledger.artifacts
+        ],
         "statements": _statements(ledger),
     }
 
@@ -82,6 +86,7 @@ class _Purpose:
         limits = [policy.purposes[name] for policy in ledger.policies if name in policy.purposes]
         self._participations = max(item.participations for item in limits)
         self._separation_s = min(item.separation_s for item in limits)
+        self._rho = max(item.rho for item in limits)
         starts = [item.reserved_s for item in self.rounds] or [0]
         period_s = min(policy.period_s for policy in ledger.policies)
         self._periods = 1 + (max(starts) - min(starts)) // period_s
@@ -89,34 +94,52 @@ class _Purpose:
     @property
     def charged(self) -> list[Round]:
         """The most expensive ones that one device may answer in one period, as many and as close together as is allowed."""
-        return self._dearest(self._participations)
+        return self._dearest(self._participations, self._rho)
 
     @property
     def charged_ever(self) -> list[Round]:
         """The same over all periods of the ledger."""
-        return self._dearest(self._participations * self._periods)
+        return self._dearest(self._participations * self._periods, self._rho * self._periods)
 
     def report(self) -> dict[str, Any]:
         limits = self._policy.purposes.get(self.name)
         spent = _spent(self.rounds, self.charged, self.charged_ever, self._policy)
         recent = [item for item in self.rounds if item.reserved_s > self._end_s - self._policy.period_s]
-        left = None
+        left: dict[str, int] = {}
         if limits and self.rounds:
-            by_rho = (limits.rho - largest_rho((item.rho for item in recent), len(recent))) / self.rounds[-1].rho
-            left = max(0, min(int(by_rho + 1e-9), limits.participations - len(recent)))
+            rho_left = limits.rho - largest_rho((item.rho for item in recent), len(recent))
+            for name, allowed in limits.contributions.items():
+                earlier = [item.rho for item in self.rounds if item.plan.contribution == name]
+                one = earlier[-1] if earlier else 1.0 / (2.0 * allowed.noise_multiplier**2)
+                left[name] = max(0, min(int(rho_left / one + 1e-9), limits.participations - len(recent)))
         return {
             "purpose": self.name,
             **spent,
             "rho_limit": limits.rho if limits else 0.0,
             "epsilon_limit": epsilon_from_rho(limits.rho, self._policy.delta) if limits else 0.0,
             "participations_limit": limits.participations if limits else 0,
-            "rounds_left": left,
+            "rounds_left": max(left.values(), default=None),
+            "contributions": {
+                name: {
+                    "rounds": sum(item.plan.contribution == name for item in self.rounds),
+                    "rho": math.fsum(item.rho for item in self.charged if item.plan.contribution == name),
+                    "rounds_left": left.get(name),
+                }
+                for name in sorted(
+                    {*(limits.contributions if limits else ()), *(x.plan.contribution for x in self.rounds)}
+                )
+            },
             "local_noise": _local_noise(self.rounds),
         }
 
-    def _dearest(self, most: int) -> list[Round]:
+    def _dearest(self, most: int, limit: float) -> list[Round]:
         charges = [Charge(item.rho, item.plan.issued_s - CLOCK_SLACK_S, item.plan.deadline_s) for item in self.rounds]
-        return [self.rounds[index] for index in dearest(charges, most, self._separation_s)]
+        chosen = dearest(charges, most, self._separation_s)
+        if math.fsum(self.rounds[index].plan.rho for index in chosen) > limit * (1.0 + 1e-9):
+            # Rounds of different cost: a device that paid for the dearest of all had nothing left for the next.
+            affordable = within_limit([x.plan.rho for x in self.rounds], [x.rho for x in self.rounds], most, limit)
+            chosen = chosen if affordable is None else affordable
+        return [self.rounds[index] for index in chosen]
 
 
 def _spent(rounds: Sequence[Round], charged: list[Round], ever: list[Round], policy: Policy) -> dict[str, Any]:
@@ -215,6 +238,11 @@ def _statements(ledger: VerifiedLedger) -> list[str]:
         result.append(
             "Mode trusted-aggregator: the aggregator receives each device's clipped vector and adds the noise itself. "
             "The figures hold for whoever sees the releases, not against the aggregator."
+        )
+    if len({item.plan.purpose for item in ledger.rounds}) > 1:
+        result.append(
+            "Several purposes: each has a consent, a limit of rho and a count of participations of its own, and a device that "
+            "allowed one is in no round of another. The total is that of a device that allowed them all: rho adds up."
         )
     if MODE_DISTRIBUTED in modes:
         result.append(

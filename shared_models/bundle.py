@@ -11,6 +11,19 @@ publisher and with the device; nothing here signs, fetches or opens a file.
     rules.json               rules            two of the rule keys
     templates.json           rules            two of the rule keys
     privacy-policy.json      privacy-policy   the officer, whose key devices also pin themselves
+
+Optional: a bundle without them is whole, and a device that does not know them leaves them alone.
+
+    items.json, items.onnx   targets          what the population's tastes say: items and their space
+    bandit-prior.json        targets          where each device's policy starts
+    phrases.json             targets          the public phrases that the head was started from (phrases.py)
+    places.json              models           names of places (languages/place_list.py)
+    words.<language>.json    rules            labels and templates in another language, in the form of templates.json
+    profile.yaml             rules            what may be known about the user: the domain's profile schema
+    context.json             context          weather, holidays, events of everywhere; renewed often (context_feed.py)
+    catalogue.json           context          what can be suggested
+
+Role `context` has a key and a short lifetime of its own: its age is told beside the bundle's and never makes that stale.
 """
 
 from __future__ import annotations
@@ -30,12 +43,28 @@ MANIFEST_TARGET = "manifest.json"
 RULES_TARGET = "rules.json"
 TEMPLATES_TARGET = "templates.json"
 POLICY_TARGET = "privacy-policy.json"
+ITEMS_TARGET = "items.json"
+ITEM_SPACE_TARGET = "items.onnx"
+BANDIT_PRIOR_TARGET = "bandit-prior.json"
+PHRASES_TARGET = "phrases.json"
+PLACES_TARGET = "places.json"
+PROFILE_TARGET = "profile.yaml"
+FEED_TARGET = "context.json"
+CATALOGUE_TARGET = "catalogue.json"
 
 TARGETS_ROLE = "targets"
 MODELS_ROLE = "models"
 RULES_ROLE = "rules"
 POLICY_ROLE = "privacy-policy"
+CONTEXT_ROLE = "context"
 RULES_THRESHOLD = 2
+DELEGATED_PATHS: Mapping[str, tuple[str, ...]] = {
+    MODELS_ROLE: ("encoder/*", "tokenizer/*", PLACES_TARGET),
+    RULES_ROLE: (RULES_TARGET, TEMPLATES_TARGET, "words.*.json", PROFILE_TARGET),
+    POLICY_ROLE: (POLICY_TARGET,),
+    CONTEXT_ROLE: (FEED_TARGET, CATALOGUE_TARGET),
+}
+"""Which targets the roles under `targets` may sign."""
 
 TRUST_FILE = "trust.json"
 METADATA_FOLDER = "metadata"
@@ -59,12 +88,22 @@ MAX_TARGET_BYTES = {
     "head/": MAX_HEAD_BYTES,
     "encoder/": 512 * 1024 * 1024,
     "tokenizer/": 32 * 1024 * 1024,
+    ITEMS_TARGET: 8 * 1024 * 1024,
+    ITEM_SPACE_TARGET: 128 * 1024 * 1024,
+    BANDIT_PRIOR_TARGET: 8 * 1024 * 1024,
+    PHRASES_TARGET: 2 * 1024 * 1024,
+    PLACES_TARGET: 2 * 1024 * 1024,
+    "words.": 4 * 1024 * 1024,
+    PROFILE_TARGET: 256 * 1024,
+    FEED_TARGET: 4 * 1024 * 1024,
+    CATALOGUE_TARGET: 4 * 1024 * 1024,
 }
 """The most bytes a device accepts, by target or by folder of targets."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 _FLEET = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_WORDS = re.compile(r"words\.([a-z]{2})\.json\Z")
 _TARGET = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}/){0,3}[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}\Z")
 _OWNERS = {
     MANIFEST_TARGET: TARGETS_ROLE,
@@ -75,6 +114,33 @@ _OWNERS = {
     TEMPLATES_TARGET: RULES_ROLE,
     POLICY_TARGET: POLICY_ROLE,
 }
+_OPTIONAL_OWNERS = {
+    ITEMS_TARGET: TARGETS_ROLE,
+    ITEM_SPACE_TARGET: TARGETS_ROLE,
+    BANDIT_PRIOR_TARGET: TARGETS_ROLE,
+    PHRASES_TARGET: TARGETS_ROLE,
+    PLACES_TARGET: MODELS_ROLE,
+    "words.": RULES_ROLE,
+    PROFILE_TARGET: RULES_ROLE,
+    FEED_TARGET: CONTEXT_ROLE,
+    CATALOGUE_TARGET: CONTEXT_ROLE,
+}
+
+
+def words_target(language: str) -> str:
+    """The target that holds the words of a language (ISO 639-1)."""
+    return f"words.{language}.json"
+
+
+def language_of_words(name: str) -> str | None:
+    """The language of a `words.<language>.json`; None for any other target."""
+    found = _WORDS.match(name)
+    return found[1] if found else None
+
+
+def is_optional_target(name: str) -> bool:
+    """True for a target that a bundle may lack."""
+    return _kind(name) in _OPTIONAL_OWNERS
 
 
 def is_target_name(name: str) -> bool:
@@ -84,7 +150,8 @@ def is_target_name(name: str) -> bool:
 
 def owner_of_target(name: str) -> str | None:
     """The only role that may sign target `name`; None for a target that this version does not know."""
-    return _OWNERS.get(_kind(name))
+    kind = _kind(name)
+    return _OWNERS.get(kind) or _OPTIONAL_OWNERS.get(kind)
 
 
 def max_target_bytes(name: str) -> int:
@@ -93,6 +160,8 @@ def max_target_bytes(name: str) -> int:
 
 
 def _kind(name: str) -> str:
+    if language_of_words(name) is not None:
+        return "words."
     folder, slash, _ = name.partition("/")
     return folder + slash
 

@@ -5,6 +5,9 @@
     DIR/out_of_scope.yaml    calibration, test
     DIR/templates.yaml       intent (and out_of_scope, unsure) -> replies
     DIR/rules.yaml           the first rule set
+    DIR/words.LANGUAGE.yaml  labels and templates in another language (languages/domain_words.py)
+    DIR/catalogue.yaml       what can be suggested: places, with features and prices (travel/catalogue.py)
+    DIR/profile.yaml         what may be known about the user beside what every app may (profile_file.py)
 
 Only `domain.yaml` and one intent file per intent are needed. `utterances` serve simulation and tests and never a shipped model.
 """
@@ -68,6 +71,8 @@ class Domain:
     out_of_scope_calibration: tuple[str, ...] = ()
     out_of_scope_test: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
+    folder: Path | None = field(default=None, compare=False)
+    """Where it was loaded from: words, catalogue and profile lie there (domain_targets.py)."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -126,6 +131,7 @@ def load_domain(folder: Path | str) -> Domain:
         ),
         out_of_scope_test=_sentences(root / "out_of_scope.yaml", "test", outside.get("test", []), least=0),
         places=_sentences(root / "domain.yaml", "places", head.get("places", []), least=0),
+        folder=root,
     )
 
 

@@ -1,10 +1,12 @@
-"""The lint of a domain's wording: `tacit-fleet domain check DIR`, or `python -m shared_models.domain_lint DIR`.
+"""The lint of a domain: `tacit-fleet domain check DIR`, or `python -m shared_models.domain_lint DIR`.
 
-It keeps an evaluation honest: sentences that differ only in a slot, or barely, would let test wording leak into training.
+It keeps an evaluation honest: sentences that differ only in a slot, or barely, would let test wording leak into training. It
+keeps an assistant honest: no text presses without a fact, and no file names what is never inferred.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections import Counter, defaultdict
@@ -12,7 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shared_models.domain import Domain, load_domain
+from shared_models.domain_targets import CATALOGUE_FILE, domain_targets, has_catalogue
 from shared_models.errors import DomainError
+from shared_models.languages import LANGUAGES
+from shared_models.languages.domain_words import load_domain_words
+from shared_models.pressure import texts_of_rules, texts_of_wording, unsupported_pressure
+from shared_models.rules.items import unknown_in_rules
+from shared_models.travel.catalogue import load_catalogue
 
 MAX_JACCARD = 0.6
 MIN_SEEDS = 10
@@ -84,8 +92,11 @@ def lint_domain(domain: Domain) -> list[str]:
     return [
         *_few_seeds(domain),
         *_missing_templates(domain),
+        *_pressing(domain),
         *_shared_skeletons(sentences, domain.places),
         *_near_duplicates(sentences),
+        *_unusable_files(domain),
+        *_strange_items(domain),
     ]
 
 
@@ -135,6 +146,40 @@ def _missing_templates(domain: Domain) -> Iterator[str]:
     for name in (*domain.labels, "out_of_scope", "unsure"):
         if not domain.templates.get(name):
             yield f"{name}: no reply in templates.yaml"
+
+
+def _pressing(domain: Domain) -> Iterator[str]:
+    """Texts that press by what no named fact supports (pressure.py), in every language that the domain speaks."""
+    labels = {spec.name: spec.label for spec in domain.intents}
+    texts = [*texts_of_wording(domain.templates, labels, "templates.yaml"), *texts_of_rules(domain.rules)]
+    for language in LANGUAGES:
+        if (
+            domain.folder is not None
+            and language != domain.language
+            and (domain.folder / f"words.{language}.yaml").exists()
+        ):
+            # A file that cannot be read is reported with the other files.
+            with contextlib.suppress(DomainError):
+                said = load_domain_words(domain, domain.folder, language)
+                texts += texts_of_wording(said.templates, said.labels, f"words.{language}.yaml")
+    yield from unsupported_pressure(texts)
+
+
+def _strange_items(domain: Domain) -> Iterator[str]:
+    """What rules about items name and the domain's catalogue lacks."""
+    # A catalogue that cannot be read is reported with the other files.
+    with contextlib.suppress(DomainError):
+        there = domain.folder is not None and has_catalogue(domain)
+        catalogue = load_catalogue(domain.folder / CATALOGUE_FILE) if domain.folder is not None and there else None
+        yield from unknown_in_rules(domain.rules, catalogue)
+
+
+def _unusable_files(domain: Domain) -> Iterator[str]:
+    """Of words, profile and catalogue, the first that cannot be published."""
+    try:
+        domain_targets(domain)
+    except DomainError as error:
+        yield str(error)
 
 
 def _shared_skeletons(sentences: list[Sentence], places: tuple[str, ...]) -> Iterator[str]:

@@ -3,7 +3,10 @@
 TacitError
 ├── InputError                 something a caller passed cannot be used (also a ValueError)
 │   ├── TextError              not text, too long
+│   ├── SignalError            an interaction of the user with an item cannot be used
 │   ├── UnknownIntentError     no such intent in this model and not one of the user's own
+│   ├── UnknownDecisionError   no such decision here, or not any more
+│   ├── DecisionError          features, rewards or probabilities that nothing can be decided or learned from
 │   ├── RowsError              rows of an import that cannot be used; one message per row and field in `rows`
 │   ├── CaptureError           an event or a value is not what the schema allows; one message per field in `fields`
 │   └── ConfigError            an option or a configuration file cannot be used
@@ -13,6 +16,7 @@ TacitError
 │   ├── ConnectorRefusedError  it does not accept the token
 │   └── ConnectorDataError     what came is malformed, too large, or leads to another host
 ├── DomainError                a domain folder cannot be used; says file and field
+│   └── SensitiveError         names as a feature what is never inferred about a user (sensitive.yaml)
 ├── ModelError                 a model file cannot be used
 │   ├── ModelMissingError      there is no model yet; says which command makes one
 │   └── ModelDamagedError      bytes do not match their hash, or do not load
@@ -49,8 +53,11 @@ TacitError
 ├── SecureSumError             a message of the secure sum is not what the protocol allows; the device reveals nothing
 ├── RoundError                 a round could not be run
 │   └── TooFewSurvivorsError   fewer than n_min answered: nothing was released
+├── ContextFeedError           a source of weather, holidays or events failed, or said what cannot be used
+├── LocalModelError            the language model beside the app was refused, did not answer, or said what the data does not
 ├── SidecarError               a call to the local service was not accepted; `status` is what HTTP says to it
 │   ├── AccessError            token, host, origin, session or scope
+│   ├── ParameterError         a parameter of the OpenAI-compatible chat is wrong, or cannot be honoured; `param` says which
 │   └── LimitError             larger or faster than the service accepts
 ├── AgentError                 the training process of a device failed
 └── FleetError                 the link to the aggregator failed or was refused
@@ -73,7 +80,16 @@ class InputError(TacitError, ValueError): ...
 class TextError(InputError): ...
 
 
+class SignalError(InputError): ...
+
+
 class UnknownIntentError(InputError): ...
+
+
+class UnknownDecisionError(InputError): ...
+
+
+class DecisionError(InputError): ...
 
 
 class CaptureError(InputError):
@@ -119,6 +135,9 @@ class ConnectorDataError(ConnectorError):
 
 
 class DomainError(TacitError): ...
+
+
+class SensitiveError(DomainError): ...
 
 
 class ModelError(TacitError): ...
@@ -229,6 +248,12 @@ class RoundError(TacitError): ...
 class TooFewSurvivorsError(RoundError): ...
 
 
+class ContextFeedError(TacitError): ...
+
+
+class LocalModelError(TacitError): ...
+
+
 class SidecarError(TacitError):
     def __init__(self, message: str, status: int, retry_after_s: float | None = None) -> None:
         """`status`: of HTTP, 4xx. `retry_after_s`: when to try again, if that helps."""
@@ -238,6 +263,17 @@ class SidecarError(TacitError):
 
 
 class AccessError(SidecarError): ...
+
+
+class ParameterError(SidecarError):
+    param: str = ""
+    code: str = "invalid_value"
+
+    def __init__(self, param: str, message: str, code: str = "invalid_value", status: int = 400) -> None:
+        """`param`: where it stands in the request (`messages[2].content`); `code`: OpenAI's short word for what is wrong."""
+        super().__init__(f"{param}: {message}", status)
+        self.param = param
+        self.code = code
 
 
 class LimitError(SidecarError): ...

@@ -1,21 +1,23 @@
 """What an app may know about a user: attributes, events and what an event may carry. What is not named here is not kept.
 
 The schema that ships is profile.yaml beside this file; an app extends it by one file of the same form (`extended`). How a value
-is read stands in attribute_values.py, how the file is read in profile_file.py.
+is read stands in attribute_values.py, how the file is read in profile_file.py, what no schema may infer in sensitive.py.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from shared_models.attribute_values import CURRENCY_CODE, OF_THE_EVENT, amount_and_currency, normalised
-from shared_models.errors import CaptureError, DomainError
+from shared_models.errors import CaptureError, DomainError, SensitiveError
+from shared_models.fairness import SliceSource
 from shared_models.purposes import PURPOSES
+from shared_models.sensitive import Category, SensitiveList, check_features, read_categories, sensitive_list
 
 KINDS = ("behavioural", "contextual", "demographic")
 SENSITIVITIES = ("ordinary", "personal", "special")
@@ -131,11 +133,68 @@ class Funnel:
 
 @dataclass(frozen=True)
 class ProfileSchema:
-    """All that may be known. Immutable."""
+    """All that may be known. Immutable.
+
+    Raises SensitiveError for an attribute, event or property that speaks of what is never inferred, unless the user declares it
+    (`source: declared`, `sensitivity: special`), and for a special one of another source.
+    """
 
     attributes: Mapping[str, Attribute]
     events: Mapping[str, EventType]
     funnels: Mapping[str, Funnel] = field(default_factory=dict)
+    never_inferred: tuple[Category, ...] = ()
+    """What an app adds to the list that ships (sensitive.yaml)."""
+    slices: Mapping[str, SliceSource] = field(default_factory=dict)
+    """Groups of users between which the assistant's outcomes are compared."""
+
+    def __post_init__(self) -> None:
+        for name, attribute in self.attributes.items():
+            self._check_sensitive(f"attributes.{name}", attribute)
+        for name, event in self.events.items():
+            if found := self.sensitive.category(name):
+                raise SensitiveError(f"events.{name}: {self.sensitive.categories[found].title} is never observed")
+            for key, attribute in event.properties.items():
+                self._check_sensitive(f"events.{name}.properties.{key}", attribute)
+        for name, source in self.slices.items():
+            check_features([name, *source.buckets], where=f"slices.{name}", known=self.sensitive)
+            told = self.attributes.get(source.attribute)
+            if not source.of_use and (told is None or told.sensitivity != "ordinary"):
+                raise DomainError(
+                    f"slices.{name}.attribute: {source.attribute!r} is not an attribute of ordinary sensitivity of this schema"
+                )
+
+    def _check_sensitive(self, where: str, attribute: Attribute) -> None:
+        declared = attribute.source == "declared"
+        texts = (attribute.name,) if declared else (attribute.name, *attribute.choices)
+        found = next(filter(None, map(self.sensitive.category, texts)), "")
+        title = self.sensitive.categories[found].title if found else "what is special"
+        if declared and found and attribute.sensitivity != "special":
+            raise SensitiveError(f"{where}.sensitivity: {title} is kept only as `special`, with a purpose of its own")
+        if not declared and (found or attribute.sensitivity == "special"):
+            raise SensitiveError(
+                f"{where}.source: {title} is never {attribute.source}; the user may declare it (source: declared, "
+                "sensitivity: special, with a purpose)"
+            )
+
+    @cached_property
+    def sensitive(self) -> SensitiveList:
+        """What is never inferred: the list that ships and what this schema adds."""
+        return sensitive_list().with_more(self.never_inferred) if self.never_inferred else sensitive_list()
+
+    @cached_property
+    def special(self) -> frozenset[str]:
+        """Names of the attributes that are never a feature."""
+        return frozenset(name for name, attribute in self.attributes.items() if attribute.sensitivity == "special")
+
+    def may_infer(self, attribute: Attribute, value: Any) -> bool:
+        """False for an attribute or a value, or one of a list of values, that speaks of what is never inferred."""
+        texts = value if isinstance(value, list) else [value]
+        said = (attribute.name, *(text for text in texts if isinstance(text, str)))
+        return attribute.sensitivity != "special" and self.sensitive.found_in(said) is None
+
+    def check_features(self, names: Iterable[str], where: str = "features") -> None:
+        """Refuse names of features for what is never inferred and for this schema's special attributes. Raises SensitiveError."""
+        check_features(names, where=where, special=self.special, known=self.sensitive)
 
     def attribute(self, name: str) -> Attribute | None:
         """The attribute called exactly `name` (`canonical_name` turns other spellings into it); None if the schema has none."""
@@ -173,7 +232,13 @@ class ProfileSchema:
             properties = _merged(f"events.{name}.properties", before.properties, event.properties)
             days = min(before.retention_days, event.retention_days)
             events[name] = EventType(name, event.purpose, days, properties)
-        return ProfileSchema(attributes, events, {**self.funnels, **other.funnels})
+        return ProfileSchema(
+            attributes,
+            events,
+            {**self.funnels, **other.funnels},
+            tuple(SensitiveList(self.never_inferred).with_more(other.never_inferred).categories.values()),
+            {**self.slices, **other.slices},
+        )
 
     @classmethod
     def from_yaml(cls, raw: bytes) -> ProfileSchema:
@@ -195,9 +260,12 @@ class ProfileSchema:
                 name: Funnel(name, tuple(funnel["steps"]), float(funnel["within_s"]))
                 for name, funnel in document["funnels"].items()
             }
+            # Documents of earlier versions have neither.
+            added = read_categories(document.get("never_inferred", {}), "never_inferred")
+            slices = {name: SliceSource.from_document(item) for name, item in document.get("slices", {}).items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DomainError(f"not the document of a profile schema: {type(error).__name__}") from None
-        return cls(attributes, events, funnels)
+        return cls(attributes, events, funnels, added, slices)
 
     def document(self) -> dict[str, Any]:
         """The whole schema as plain JSON."""
@@ -208,6 +276,8 @@ class ProfileSchema:
                 name: {"steps": list(funnel.steps), "within_s": funnel.within_s}
                 for name, funnel in self.funnels.items()
             },
+            "never_inferred": {one.name: one.document() for one in self.never_inferred},
+            "slices": {name: source.document() for name, source in self.slices.items()},
             "purposes": sorted(PURPOSES),
         }
 

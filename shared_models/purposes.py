@@ -24,6 +24,8 @@ class Purpose:
     """Kinds of personal data that are processed for it, in plain words: for the consent record."""
     recipients: tuple[str, ...] = ()
     """Who gets anything of it; empty if nothing leaves the device."""
+    needs_policy: bool = False
+    """True if a user is asked only where the fleet's policy names it: nobody is asked for what nobody does."""
     profiling: bool = True
     """True if it learns about one person or adapts to one: then an objection to profiling, or `Sec-GPC: 1`, stops it."""
 
@@ -57,8 +59,54 @@ INTENT_MODEL = Purpose(
     recipients=("the aggregator of the fleet",),
 )
 
-PURPOSES: dict[str, Purpose] = {purpose.name: purpose for purpose in (PERSONAL_LEARNING, PERSONALISATION, INTENT_MODEL)}
+PREFERENCE_MODEL = Purpose(
+    "preference-model",
+    "Help learn what people like together",
+    "This device may add, noise-protected, which things you liked to a sum over many people, from which everybody's suggestions "
+    "start; your own list never leaves it.",
+    data=("one clipped and noise-protected vector of the things that the user liked",),
+    recipients=("the aggregator of the fleet",),
+    needs_policy=True,
+)
+
+SUGGESTION_MODEL = Purpose(
+    "suggestion-model",
+    "Help learn which suggestions are welcome",
+    "This device may add, noise-protected, how kinds of suggestions were received to a sum over many people, from which new "
+    "users' suggestions start; no suggestion and no answer of yours leaves it.",
+    data=("clipped and noise-protected sums over what was suggested to the user and how it was received",),
+    recipients=("the aggregator of the fleet",),
+    needs_policy=True,
+)
+
+QUALITY_CHECK = Purpose(
+    "quality-check",
+    "Help check how well the assistant works",
+    "This device may be counted, noise-protected, in sums over many people: how often the assistant was right, for which groups, "
+    "whether that changes, and what other rules would have earned. Nothing that you said or did leaves it.",
+    data=(
+        "clipped and noise-protected counts of how often the assistant was right, by kind and by group",
+        "clipped and noise-protected sums of what other rules would have earned",
+    ),
+    recipients=("the aggregator of the fleet",),
+    needs_policy=True,
+)
+
+PURPOSES: dict[str, Purpose] = {
+    purpose.name: purpose
+    for purpose in (
+        PERSONAL_LEARNING,
+        PERSONALISATION,
+        INTENT_MODEL,
+        PREFERENCE_MODEL,
+        SUGGESTION_MODEL,
+        QUALITY_CHECK,
+    )
+}
 """All purposes, by name, in the order in which a user is asked."""
+
+SHARED: tuple[str, ...] = tuple(purpose.name for purpose in PURPOSES.values() if purpose.recipients)
+"""Names of the purposes for which anything may leave a device."""
 
 
 def find_purpose(name: str) -> Purpose:

@@ -7,8 +7,11 @@ for 20% less time). One at a time a text has one vector, wherever and whenever i
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import threading
 import unicodedata
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +31,8 @@ MAX_CHARS = 2000
 """A text is cut to this many characters before it is tokenised."""
 MAX_INPUT_CHARS = 100_000
 """A longer text is refused."""
+MOST_REMEMBERED = 64
+"""Vectors that an encoder of one user keeps at hand (100 KB): what was just said is confirmed, corrected or asked again."""
 
 _SPACES = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), " ")
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
@@ -58,6 +63,11 @@ class TextEncoder:
     def __init__(self, model: Path, tokenizer: Path, *, expected_sha256: str | None = None) -> None:
         import tokenizers
 
+        self._guard = threading.Lock()
+        self._shared: TextEncoder | None = None
+        """The encoder that this one was made from: it is held in memory as long as this one."""
+        self._remembered: OrderedDict[str, npt.NDArray[np.float32]] | None = None
+        self._most = 0
         vocabulary = _read(tokenizer)
         self._sha256 = _file_sha256(model)
         if expected_sha256 is not None and self._sha256 != expected_sha256:
@@ -86,12 +96,39 @@ class TextEncoder:
     def dimension(self) -> int:
         return DIMENSION
 
+    def remembering(self, most: int = MOST_REMEMBERED) -> TextEncoder:
+        """The same encoder, one model in memory, that has the vectors of the last `most` texts at hand.
+
+        For one user: what is remembered goes with the object that is returned, and others that encode do not see it.
+        """
+        twin = copy.copy(self)
+        twin._shared, twin._remembered, twin._most = self, OrderedDict(), most
+        return twin
+
+    def forget(self) -> None:
+        """Let go of the texts that `remembering` has kept; this one goes on remembering."""
+        if self._remembered is not None:
+            with self._guard:
+                self._remembered.clear()
+
     def encode_one(self, text: str) -> npt.NDArray[np.float32]:
-        """Unit vector [384] of one text, also of an empty one. Raises TextError (see clean_text)."""
-        ids = np.array([self._tokenizer.encode(clean_text(text)).ids], np.int64)
+        """Unit vector [384] of one text, also of an empty one; not to be written to. Raises TextError (see clean_text)."""
+        clean = clean_text(text)
+        if self._remembered is not None:
+            with self._guard:
+                if (known := self._remembered.get(clean)) is not None:
+                    self._remembered.move_to_end(clean)
+                    return known
+        ids = np.array([self._tokenizer.encode(clean).ids], np.int64)
         row: npt.NDArray[np.float32] = self._session.run(
             ["embedding"], {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         )[0][0]
+        row.flags.writeable = False
+        if self._remembered is not None:
+            with self._guard:
+                self._remembered[clean] = row
+                while len(self._remembered) > self._most:
+                    self._remembered.popitem(last=False)
         return row
 
     def encode(self, texts: Sequence[str], *, threads: int = 1) -> npt.NDArray[np.float32]:

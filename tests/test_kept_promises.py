@@ -38,6 +38,28 @@ NOTICES = {
         "test_the_next_round_gets_nothing_and_costs_nothing_until_the_consent_counts_again",
         "test_only_the_gate_makes_what_leaves_a_device",
     ),
+    "This device may add, noise-protected, which things you liked to a sum over many people, from which everybody's "
+    "suggestions start;": (
+        "test_liked_items_and_their_pairs_are_in_it_and_nothing_else",
+        "test_no_vector_is_longer_than_the_clip_norm",
+        "test_a_device_whose_user_did_not_allow_the_purpose_refuses_and_is_not_in_the_sum",
+    ),
+    "your own list never leaves it.": (
+        "test_only_the_gate_makes_what_leaves_a_device",
+        "test_every_study_goes_through_real_gates_and_leaves_its_artefacts",
+    ),
+    "This device may add, noise-protected, how kinds of suggestions were received to a sum over many people, from which new "
+    "users' suggestions start;": (
+        "test_every_study_goes_through_real_gates_and_leaves_its_artefacts",
+        "test_a_device_whose_user_did_not_allow_the_purpose_refuses_and_is_not_in_the_sum",
+    ),
+    "no suggestion and no answer of yours leaves it.": ("test_only_the_gate_makes_what_leaves_a_device",),
+    "This device may be counted, noise-protected, in sums over many people: how often the assistant was right, for which groups, "
+    "whether that changes, and what other rules would have earned.": (
+        "test_every_study_goes_through_real_gates_and_leaves_its_artefacts",
+        "test_devices_without_data_say_zeros_and_all_spend_no_more_than_the_officer_allowed",
+    ),
+    "Nothing that you said or did leaves it.": ("test_only_the_gate_makes_what_leaves_a_device",),
     "your words never leave it.": (
         "test_a_round_carries_nothing_of_the_users_words",
         "test_no_log_line_says_what_the_user_said",
@@ -73,10 +95,18 @@ PAGES = {
         "test_nothing_is_captured_or_decided_while_a_purpose_is_restricted_and_everything_is_back_afterwards",
         "test_withdrawal_takes_profile_events_windows_and_decisions_at_once_and_for_good",
     ),
+    "What you stop stays stopped until you restore it, whatever you allow elsewhere.": (
+        "test_stopping_silences_it_until_it_is_restored",
+        "test_the_buttons_of_the_centre_stop_and_restore",
+        "test_disabled_stops_the_channel_and_a_withdrawal_leaves_nothing_to_see",
+    ),
     "Your words, your profile and what you do never leave.": (
         "test_a_round_carries_nothing_of_the_users_words",
         "test_nothing_personal",
         "test_nobody_is_called_from_the_sidecar",
+    ),
+    "Without your consent to suggestions nothing is sent to a language model on another machine.": (
+        "test_without_the_users_consent_nothing_is_sent_to_a_model_on_another_machine",
     ),
     "What may leave, in rounds that you have allowed, is one vector of numbers with noise in it, of which only the sum over "
     "many devices can be read.": (
@@ -144,6 +174,7 @@ STATES = {
     "Nothing yet.",
     "Nothing is kept.",
     "Nothing has left this device.",
+    "It has learned nothing about your hours.",
 }
 """Sentences that say how it is now, and promise nothing."""
 

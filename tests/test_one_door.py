@@ -161,6 +161,7 @@ def test_devices_open_connections_in_three_places_only() -> None:
         "edge_client/bundle_check.py",
         "edge_client/bundles.py",
         "edge_client/know/connectors/channel.py",
+        "edge_client/answer/endpoint.py",
     }, found
 
 

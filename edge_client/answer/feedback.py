@@ -10,12 +10,18 @@ from typing import Any
 from edge_client.answer.respond import Reply
 from shared_models.errors import TextError, UnknownIntentError
 from shared_models.intents import Recognition
-from shared_models.purposes import PERSONAL_LEARNING
+from shared_models.purposes import PERSONAL_LEARNING, PERSONALISATION
 from shared_models.text_encoder import clean_text
 
 KEPT = "kept on this device as an example"
 KEPT_AS_PHRASE = "kept on this device as a phrase of your own intent"
 NO_CONSENT = f"not kept: you have not allowed “{PERSONAL_LEARNING.title.lower()}” ({PERSONAL_LEARNING.name})"
+KEPT_TASTE = "kept on this device: the next suggestions take it into account"
+NO_CONSENT_TASTE = (
+    f"counts in this conversation only: you have not allowed “{PERSONALISATION.title.lower()}” ({PERSONALISATION.name})"
+)
+NOT_WAITING = "kept on this device; what came of this suggestion was known already"
+NOT_A_SUGGESTION = "not kept: that was an answer, not a suggestion; correct it with feedback"
 NOT_AN_INTENT = "not kept: there is no intent in it to learn"
 
 
@@ -29,6 +35,27 @@ class FeedbackResult:
     """Why it was kept or not."""
     examples: int
     """How many examples are kept now."""
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """What became of a reaction to a suggestion."""
+
+    decision_id: str
+    item: str
+    """What was suggested; empty for a decision that was none."""
+    verdict: str
+    """`up`, `down`, `chosen` or `dismissed`."""
+    kept: bool
+    reason: str
+    """Why it was kept or not."""
+    understood: bool = True
+    """False if the user gave a reason that was not understood."""
+    excludes: tuple[str, ...] = ()
+    """What the reason excludes from now on in this conversation, in words."""
 
     def document(self) -> dict[str, Any]:
         return asdict(self)

@@ -12,10 +12,10 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 from edge_client.know.events import (
     DUPLICATE,
@@ -31,7 +31,7 @@ from edge_client.know.events import (
     event_type_of,
     read_event,
 )
-from edge_client.know.held_events import Consents, HeldEvents
+from edge_client.know.held_events import Consents, HeldEvents, Lasting, ObservedProfile
 from edge_client.know.quality import Quality
 from edge_client.know.store import Records, Store
 from edge_client.know.triggers import MOST_WAITING, Firing, Hook, Trigger, Triggers
@@ -48,14 +48,6 @@ REPEAT_CONTEXT_S = 3600.0
 __all__ = ["Capture", "CaptureLimits", "Captured", "Event", "Firing", "Trigger"]
 
 _log = logging.getLogger(__name__)
-
-
-class ObservedProfile(Protocol):
-    """What capture needs of the profile."""
-
-    def observe(
-        self, name: str, value: Any, *, source: str, at_s: float, confidence: float = 1.0, provenance: str = ""
-    ) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -137,19 +129,25 @@ class Capture:
 
     def events(self, since_s: float | None = None, name: str | None = None) -> list[Event]:
         """Kept events that have not outlived their retention, oldest first; `name` as in the schema."""
-        now_s = float(self._clock())
+        names = None if name is None else (name,)
         with self._store.lock:
-            wanted = [
-                (row.at_s, len(key), key, purpose)
-                for purpose, rows in self._held.rows().items()
-                for key, row in rows.items()
-                if row.expires_s > now_s
-                and (since_s is None or row.at_s >= since_s)
-                and (name is None or row.name == name)
-            ]
-            # Of one moment in the order of arrival: the store's keys are numbers that grow.
-            found = [(key, self._held.table(purpose).get(key)) for _, _, key, purpose in sorted(wanted)]
-        return [Event.from_record(key, record) for key, record in found if record is not None]
+            return [one.event for one in self._held.lasting(float(self._clock()), since_s, names)]
+
+    def usable(self, names: Collection[str]) -> list[Lasting]:
+        """Those of `events` with these names whose purpose is granted now; what is derived from events is made of these."""
+        allowed = cache(self._consent.is_granted)
+        with self._store.lock:
+            return [one for one in self._held.lasting(float(self._clock()), names=names) if allowed(one.purpose)]
+
+    def still_usable(self, event: Event) -> Lasting | None:
+        """`event`, if it is one of `usable` now."""
+        with self._store.lock:
+            return self._held.usable(event, float(self._clock()))
+
+    def standing(self, names: Collection[str]) -> Hashable:
+        """What `usable(names)` gave holds, but for expiry and new events, as long as this stays the same."""
+        with self._store.lock:
+            return self._held.standing(names)
 
     def windows(self) -> dict[str, Any]:
         """The features of the sliding and session windows now, as plain JSON: see Windows.document."""

@@ -8,6 +8,7 @@ changes the switch, so that a kill leaves both or neither. Nothing here asks the
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -37,6 +38,7 @@ from shared_models.errors import ConfigError
 from shared_models.purposes import PURPOSES, find_purpose, notice_sha256
 
 __all__ = ["Consent", "ConsentReceipt", "ConsentTerms", "Controller"]
+_log = logging.getLogger(__name__)
 
 
 class Consent:
@@ -62,6 +64,7 @@ class Consent:
         self._terms = terms or ConsentTerms()
         self._audit = AuditTrail(store, clock)
         self._hooks: dict[str, list[Callable[[], None]]] = {}
+        self._listeners: list[Callable[[], None]] = []
         self._unwritten: set[str] = set()
         """Objections that the disk did not take: honoured until this object goes, all the same."""
         for purpose, hook in (on_withdrawal or {}).items():
@@ -96,6 +99,23 @@ class Consent:
         """
         self._hooks.setdefault(find_purpose(purpose).name, []).append(hook)
 
+    def when_narrowed(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after each withdrawal, restriction, objection, `Sec-GPC` and erasure: for words kept in memory alone.
+
+        It runs when that was committed, or could not be: what it raises is logged. Returns what takes it away again.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    def tell_narrowed(self) -> None:
+        """Call those listeners: for whoever erases everything past this object."""
+        for listener in tuple(self._listeners):
+            try:
+                listener()
+            except Exception as error:  # noqa: BLE001
+                # The user's word stands, whatever somebody makes of it.
+                _log.warning("a listener to consents failed: %s", type(error).__name__)
+
     # -- what counts now ------------------------------------------------------------------------------------------
 
     def was_asked(self, purpose: str) -> bool:
@@ -104,7 +124,7 @@ class Consent:
 
     def is_granted(self, purpose: str) -> bool:
         """True if `purpose` may be pursued now. Raises ConfigError for a purpose that does not exist."""
-        return self.granted_since(purpose) is not None
+        return self.state(purpose) == "granted"
 
     def granted_since(self, purpose: str) -> float | None:
         """Unix time of the consent in force; None if there is none, or if something speaks against it now."""
@@ -112,14 +132,14 @@ class Consent:
 
     def given_since(self, purpose: str) -> float | None:
         """Unix time of the consent that was given and not withdrawn, whether or not it counts now; None if there is none."""
-        switch = self._switches.get(find_purpose(purpose).name)
+        switch = self._switches.glance(find_purpose(purpose).name)
         return float(switch["since_s"]) if switch is not None and switch["granted"] else None
 
     def state(self, purpose: str) -> str:
         """`granted`; `unasked`; `off` (declined or withdrawn); or given but not counting: `stale`, `restricted`, `objected`."""
         asked = find_purpose(purpose)
         with self._store.lock:
-            switch = self._switches.get(asked.name)
+            switch = self._switches.glance(asked.name)
             if switch is None:
                 return "unasked"
             if not switch["granted"]:
@@ -133,7 +153,7 @@ class Consent:
     @property
     def objects_to_profiling(self) -> bool:
         """True while the user objects to profiling, or after `Sec-GPC: 1`: no profiling purpose counts as granted."""
-        state = self._states.get("objection")
+        state = self._states.glance("objection")
         return bool(self._unwritten) or (state is not None and bool(state["by_user"] or state["by_signal"]))
 
     # -- what speaks against it -----------------------------------------------------------------------------------
@@ -141,10 +161,13 @@ class Consent:
     def restrict(self, purpose: str) -> None:
         """Keep what was kept for `purpose`, but do not use it (GDPR, article 18), until `lift`. Twice is fine."""
         name = find_purpose(purpose).name
-        with self._store.transaction():
-            if f"restricted/{name}" not in self._states:
-                self._states.put(f"restricted/{name}", {"since_s": float(self._clock())})
-                self._audit.note(RESTRICTION, purpose=name)
+        try:
+            with self._store.transaction():
+                if f"restricted/{name}" not in self._states:
+                    self._states.put(f"restricted/{name}", {"since_s": float(self._clock())})
+                    self._audit.note(RESTRICTION, purpose=name)
+        finally:
+            self.tell_narrowed()
 
     def lift(self, purpose: str) -> None:
         """End a restriction: the consent that was given before counts again. Without one nothing happens."""
@@ -207,6 +230,13 @@ class Consent:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _change(self, name: str, action: str, notice_version: int | None) -> ConsentReceipt:
+        try:
+            return self._changed(name, action, notice_version)
+        finally:
+            if action != GRANTED:
+                self.tell_narrowed()
+
+    def _changed(self, name: str, action: str, notice_version: int | None) -> ConsentReceipt:
         purpose = find_purpose(name)
         version = self._terms.notice_version if notice_version is None else notice_version
         check_version(version)
@@ -272,8 +302,18 @@ class Consent:
         return str(known["id"])
 
     def _set_objection(self, who: str, on: bool, right: str) -> None:
+        changed = False
+        try:
+            with self._store.lock:
+                state = self._states.get("objection") or {"by_user": False, "by_signal": False}
+                changed = state[who] != on
+                self._write_objection(state, who, on, right)
+        finally:
+            if on and (changed or who == "by_user"):
+                self.tell_narrowed()
+
+    def _write_objection(self, state: Mapping[str, Any], who: str, on: bool, right: str) -> None:
         with self._store.lock:
-            state = self._states.get("objection") or {"by_user": False, "by_signal": False}
             if state[who] != on:
                 # A browser sends the signal with every request: only a change is written.
                 self._unwritten |= {who} if on else set()

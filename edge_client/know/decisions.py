@@ -6,6 +6,7 @@ What was decided is the business of decide/; this room only remembers it, so tha
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -38,32 +39,43 @@ class DecisionLog:
         return self._store.table("decisions", purpose=PERSONALISATION.name)
 
     def record(
-        self, kind: str, chosen: str, reasons: Sequence[str], *, context: Mapping[str, Any] | None = None
+        self,
+        kind: str,
+        chosen: str,
+        reasons: Sequence[str],
+        *,
+        context: Mapping[str, Any] | None = None,
+        conversation: str = "",
     ) -> str | None:
         """Keep one decision, durably; returns its id, or None without consent (then nothing is kept).
 
         `kind`: what was decided about (`answer`, `suggestion` …); `chosen`: what was chosen; `reasons`: plain sentences, the
-        weightiest first; `context`: what it was decided on, as JSON of at most 8 KiB. Raises InputError, StoreWriteError.
+        weightiest first; `context`: what it was decided on, as JSON of at most 8 KiB; `conversation`: where it was made, for
+        whoever may ask about it. Ids are in the order of the decisions and cannot be guessed. Raises InputError, StoreWriteError.
         """
         entry = {
             "kind": _words("kind", kind),
             "chosen": _words("chosen", chosen),
             "reasons": _reasons(reasons),
             "context": _context({} if context is None else context),
+            **({"conversation": _words("conversation", conversation)} if conversation else {}),
         }
         with self._store.lock:
             if not self._consent.is_granted(PERSONALISATION.name):
                 return None
             with self._store.transaction():
                 table = self._table
-                key = table.append({"at_s": float(self._clock()), **entry})
+                key = table.append({"at_s": float(self._clock()), **entry}, suffix=f"-{secrets.token_hex(8)}")
                 if len(table) > self._most:
                     for old in table.keys()[: len(table) - self._most]:
                         table.delete(old)
         return key
 
     def recent(self, n: int = 50) -> list[dict[str, Any]]:
-        """The latest `n` decisions, newest first: `id`, `at_s` (Unix seconds), `kind`, `chosen`, `reasons`, `context`."""
+        """The latest `n` decisions, newest first: `id`, `at_s` (Unix seconds), `kind`, `chosen`, `reasons`, `context`.
+
+        With `conversation`, if it was made in one.
+        """
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
             raise InputError(f"n is {str(n)[:60]!r}, expected a whole number from 0")
         with self._store.lock:
@@ -71,6 +83,12 @@ class DecisionLog:
             keys = table.keys()
             found = [(key, table.get(key)) for key in reversed(keys[max(0, len(keys) - n) :])]
         return [{"id": key, **entry} for key, entry in found if entry is not None]
+
+    def find(self, id: str) -> dict[str, Any] | None:
+        """One decision as `recent` gives it; None if it is not kept (any more)."""
+        with self._store.lock:
+            entry = self._table.get(id)
+        return None if entry is None else {"id": id, **entry}
 
     def clear(self) -> int:
         """Erase all; returns how many there were."""

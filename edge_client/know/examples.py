@@ -80,17 +80,22 @@ class Examples:
 
     def matrix(self, embed: Embed, encoder_sha256: str, dimension: int) -> tuple[npt.NDArray[np.float32], list[str]]:
         """One row for each mention: embeddings [n, dimension] and intents, oldest first. Stores what had to be embedded anew."""
-        rows: list[Vector] = []
-        intents: list[str] = []
+        found = self.vectors(embed, encoder_sha256)
+        rows = [vector for example, vector in found for _ in range(example.count)]
+        intents = [example.intent for example, _ in found for _ in range(example.count)]
+        return (np.stack(rows) if rows else np.empty((0, dimension), np.float32)), intents
+
+    def vectors(self, embed: Embed, encoder_sha256: str) -> list[tuple[Example, Vector]]:
+        """Every example once, with its embedding, oldest first. Stores what had to be embedded anew."""
+        found = []
         with self._store.transaction():
             for key, record in self._table.items():
                 vector = unpack_vector(record, encoder_sha256)
                 if vector is None:
                     vector = embed(record["text"])
                     self._table.put(key, {**record, **pack_vector(vector, encoder_sha256)})
-                rows += [vector] * record["count"]
-                intents += [record["intent"]] * record["count"]
-        return (np.stack(rows) if rows else np.empty((0, dimension), np.float32)), intents
+                found.append((_example(record), vector))
+        return found
 
     def forget_intent(self, intent: str) -> int:
         """Erase all examples of one intent; returns how many records."""

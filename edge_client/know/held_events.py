@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from edge_client.know.events import Draft, Event, expiry
@@ -24,6 +24,14 @@ class Consents(Protocol):
     def is_granted(self, purpose: str) -> bool: ...
 
 
+class ObservedProfile(Protocol):
+    """What capture needs of the profile."""
+
+    def observe(
+        self, name: str, value: Any, *, source: str, at_s: float, confidence: float = 1.0, provenance: str = ""
+    ) -> bool: ...
+
+
 class Row(NamedTuple):
     """What is remembered of a stored event beside the windows."""
 
@@ -33,6 +41,15 @@ class Row(NamedTuple):
     expires_s: float
     folded: bool
     """True if the windows hold it."""
+
+
+class Lasting(NamedTuple):
+    """A stored event, and how long it may be used."""
+
+    event: Event
+    purpose: str
+    expires_s: float
+    """Unix time."""
 
 
 class HeldEvents:
@@ -50,6 +67,8 @@ class HeldEvents:
         """Purposes whose events are in the windows: those that are granted."""
         self.generation = 0
         """Grows whenever memory is made anew."""
+        self.erasures = 0
+        """Grows whenever events were erased."""
         self.seen: set[str] = set()
         """Ids of all stored events: bounded by them, and as durable."""
         self.windows = Windows(schema.funnels)
@@ -75,6 +94,40 @@ class HeldEvents:
         rows = self.rows() if self._rows is None else self._rows
         return sum(map(len, rows.values()))
 
+    def lasting(
+        self, now_s: float, since_s: float | None = None, names: Collection[str] | None = None
+    ) -> list[Lasting]:
+        """Stored events that have not outlived their retention, oldest first; of one moment in the order of arrival."""
+        # The store's keys are numbers that grow.
+        wanted = sorted(
+            (row.at_s, len(key), key, purpose, row.expires_s)
+            for purpose, rows in self.rows().items()
+            for key, row in rows.items()
+            if row.expires_s > now_s
+            and (since_s is None or row.at_s >= since_s)
+            and (names is None or row.name in names)
+        )
+        found = ((key, purpose, expires_s, self.table(purpose).get(key)) for _, _, key, purpose, expires_s in wanted)
+        return [
+            Lasting(Event.from_record(key, record), purpose, expires_s)
+            for key, purpose, expires_s, record in found
+            if record is not None
+        ]
+
+    def usable(self, event: Event, now_s: float) -> Lasting | None:
+        """`event` if it is still stored, has not outlived its retention, and its purpose is granted now."""
+        kind = self._schema.events.get(event.name)
+        row = None if kind is None else self.rows().get(kind.purpose, {}).get(event.key)
+        if kind is None or row is None or row.expires_s <= now_s or not self._consent.is_granted(kind.purpose):
+            return None
+        return Lasting(event, kind.purpose, row.expires_s)
+
+    def standing(self, names: Iterable[str]) -> tuple[int, int, frozenset[str]]:
+        """Another one whenever events may have been erased, and whenever a consent to a purpose of the events `names` changes."""
+        self.rows()
+        purposes = {kind.purpose for name in names if (kind := self._schema.events.get(name)) is not None}
+        return self.generation, self.erasures, frozenset(filter(self._consent.is_granted, purposes))
+
     def note(self, draft: Draft, key: str) -> Event:
         """Remember an event that was stored under `key`."""
         event = Event.from_record(key, draft.record())
@@ -91,6 +144,7 @@ class HeldEvents:
         """Erase stored events, by purpose and key, in one transaction. Raises StoreWriteError."""
         if not keys:
             return
+        self.erasures += 1
         with self._store.transaction():
             for purpose, key in keys:
                 self.table(purpose).delete(key)

@@ -77,8 +77,9 @@ class Profile:
     ) -> bool:
         """What `source` says about an attribute; True if that is the value in force afterwards.
 
-        A time ahead of the clock counts as now, so that a wrong clock does not win for ever. A special attribute is taken from
-        the user's own declaration only; from any other source it is not even remembered. The same thing twice changes nothing.
+        A time ahead of the clock counts as now, so that a wrong clock does not win for ever. A special attribute, and whatever
+        speaks of what is never inferred (shared_models.sensitive), is taken from the user's own declaration only; from any other
+        source it is not even remembered. The same thing twice changes nothing.
 
         Raises CaptureError for a name or value that is not the schema's, InputError for another argument, StoreWriteError.
         """
@@ -91,7 +92,7 @@ class Profile:
         if not isinstance(provenance, str):
             raise InputError(f"provenance is a {type(provenance).__name__}, expected a text")
         attribute, checked = self._checked(name, value)
-        if attribute.sensitivity == "special" and source != "declared":
+        if source != "declared" and not self._may_infer(attribute, checked, source):
             return False
         now_s = float(self._clock())
         entry = {
@@ -274,6 +275,10 @@ class Profile:
             return sum(t.clear() for t in self._tables() if purpose is None or t.name == _table_name(purpose))
 
     # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _may_infer(self, attribute: Attribute, value: Any, source: str) -> bool:
+        # Of the moment only the attribute counts: a concert in a church says nothing about the user.
+        return self._schema.may_infer(attribute, "" if source == "context" else value)
 
     def _known(self, name: str) -> Attribute:
         attribute = self._schema.attribute(name)

@@ -182,6 +182,7 @@ class Rights:
             folder = self._store.folder
             withstood = self._store.erase()
             self._last_trail = trail
+            self._consent.tell_narrowed()
             return ErasureCertificate.issue(
                 store_id=stored["store_id"],
                 erased_at_s=now_s,

@@ -23,7 +23,7 @@ from edge_client.share.scheduler import SCHEDULE_TABLE, Scheduler, keep_rules
 from edge_client.share.taking_part import TakingPart
 from privacy.enrolment import Certificate
 from shared_models.errors import ConfigError
-from shared_models.purposes import INTENT_MODEL
+from shared_models.purposes import SHARED
 from shared_models.wire import MODE_DISTRIBUTED
 
 LINK_TABLE = "fleet"
@@ -85,7 +85,7 @@ def run_agent(options: argparse.Namespace) -> int:
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stopping.set())
     with open_client(options) as client:
-        if not client.consent.is_granted(INTENT_MODEL.name):
+        if not any(client.consent.is_granted(name) for name in SHARED):
             print("Contributing is off: rounds will be refused until `tacit-device consent grant intent-model`.")
         gate = open_gate(client)
         if gate.policy is not None and MODE_DISTRIBUTED in gate.policy.modes and gate.certificate is None:
@@ -127,6 +127,9 @@ def run_shared(options: argparse.Namespace) -> int:
             f"Spent epsilon {document['epsilon_spent']:.3f} of {document['epsilon_limit']:.3f} "
             f"at delta {document['delta']:.2g} in this period."
         )
+    for name, spent in document["purposes"].items():
+        if spent["rho_spent"] > 0.0:
+            print(f"  {name}: rho {spent['rho_spent']:.4g} of {spent['rho_limit']:.4g}")
     return 0
 
 

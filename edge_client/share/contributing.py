@@ -7,30 +7,35 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edge_client.share.contributions import intent_head
+from edge_client.share.answers import Asked, answer_for
 from edge_client.share.contributions.intent_head import ExampleSource
 from edge_client.share.port import Trainer
+from edge_client.share.sources import Sources
 from privacy.gate import Gate, SealedContribution, SealedMessage
 from privacy.secure_sum.messages import ADVERTISE
 from shared_models.canonical import Envelope
-from shared_models.errors import PolicyError, WireError
+from shared_models.errors import WireError
 from shared_models.wire import RoundPlan, model_hash
 
-CONTRIBUTIONS = {intent_head.NAME: intent_head.compute}
 MAX_CLASSES = 10_000
 
 
 class GatePort:
     """Implements `DevicePort` for one device: what a round asks goes through the gate, and only that."""
 
-    def __init__(self, gate: Gate, source: ExampleSource) -> None:
+    def __init__(self, gate: Gate, sources: ExampleSource | Sources) -> None:
+        """`sources`: all that can be contributed from; examples alone serve the shared head only."""
         self._gate = gate
-        self._source = source
+        self._sources = sources if isinstance(sources, Sources) else Sources(sources)
 
     def answer_stage(self, task: str, round_id: int, stage: str, body: bytes) -> SealedMessage:
         """Raises RefusedError, SecureSumError or WireError; no text of theirs may leave the device."""
         if stage == ADVERTISE:
-            return self._gate.advertise(Envelope.from_bytes(body))
+            signed = Envelope.from_bytes(body)
+            # What can never be answered is turned away before keys are offered: a device that leaves later is missed.
+            asked = RoundPlan.from_bytes(signed.payload)
+            answer_for(asked.contribution).check(asked, self._sources)
+            return self._gate.advertise(signed)
         return self._gate.answer_stage(task, round_id, stage, body)
 
     def contribute(
@@ -46,20 +51,13 @@ class GatePort:
         # What can never be answered is turned away before the gate reserves anything for it; whether the plan is
         # authentic is the gate's question.
         asked = RoundPlan.from_bytes(plan.payload)
-        if asked.dimension != weights.size + asked.health_dimension:
-            raise WireError(f"the plan is for dimension {asked.dimension}, its model has {weights.size}")
-        compute = CONTRIBUTIONS.get(asked.contribution)
-        if compute is None:
-            raise PolicyError(f"this version of the app cannot contribute {asked.contribution!r}")
-
-        def update(accepted: RoundPlan) -> npt.NDArray[np.float64]:
-            return compute(accepted, self._source, labels, weights, trainer)
-
+        answer = answer_for(asked.contribution)
+        update = answer.prepare(Asked(asked, labels, weights, trainer), self._sources)
         return self._gate.seal(
             plan,
             update,
             model_hash=model_hash(labels, weights),
-            encoder_hash=self._source.encoder_hash,
+            encoder_hash=answer.encoder_hash(self._sources),
             request=request,
         )
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edge_client.share.contributing import GatePort
 from edge_client.share.port import Trainer
+from edge_client.share.sources import Sources
 from privacy.gate import Gate, NoiseSampler, SealedContribution, SealedMessage
 from privacy.mechanisms import sample_discrete_gaussian
 from shared_models.canonical import Envelope
@@ -50,6 +51,15 @@ class ClientExamples:
         return features(embeddings, self._head.center), intents
 
 
+def client_sources(client: EdgeClient) -> Sources:
+    """All that this device can contribute from. What the user did not allow to be kept is empty in it."""
+    from edge_client.know.outcomes import Outcomes
+
+    taste = client._talk.taste()
+    groups = Outcomes(client.store, client.consent, client.profile, client.schema.slices, client.config.clock)
+    return Sources(ClientExamples(client), taste, taste, taste, drift=client.improvement.watch, groups=groups)
+
+
 class ClientPort:
     """Implements `DevicePort` for an `EdgeClient`; takes over a newer policy from the active bundle before each answer."""
 
@@ -60,7 +70,7 @@ class ClientPort:
         """
         self._client = client
         self.gate = open_gate(client, noise)
-        self._port = GatePort(self.gate, ClientExamples(client))
+        self._port = GatePort(self.gate, client_sources(client))
 
     def answer_stage(self, task: str, round_id: int, stage: str, body: bytes) -> SealedMessage:
         with self._lock():
@@ -153,6 +163,15 @@ def open_gate(client: EdgeClient, noise: NoiseSampler = sample_discrete_gaussian
     )
     adopt_published_policy(client, gate)
     return gate
+
+
+def purposes_in_policy(client: EdgeClient) -> frozenset[str]:
+    """Names of the purposes that the policy in force allows; none without a policy that can be used."""
+    try:
+        policy = open_gate(client).policy
+    except TacitError:
+        return frozenset()
+    return frozenset() if policy is None else frozenset(policy.purposes)
 
 
 def adopt_published_policy(client: EdgeClient, gate: Gate) -> None:

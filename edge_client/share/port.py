@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared_models.canonical import Envelope
+from shared_models.local_tuning import LocalTuning
 from shared_models.wire import LocalTraining, Sealed, SealedStage
 
 FeaturesArray: TypeAlias = npt.NDArray[np.float32]
@@ -28,6 +29,11 @@ UpdateArray: TypeAlias = npt.NDArray[Any]
 
 Trainer: TypeAlias = Callable[[LocalTraining, FeaturesArray, TargetsArray, WeightsArray], UpdateArray]
 """Trains once. May run in another process; raises ContributionError or AgentError."""
+
+Tuner: TypeAlias = Callable[
+    [LocalTuning, FeaturesArray, TargetsArray, WeightsArray, FeaturesArray, TargetsArray], UpdateArray
+]
+"""Tunes the device's own head on the user's examples beside public ones; gives the change of the weights. Raises as a Trainer."""
 
 
 class DevicePort(Protocol):

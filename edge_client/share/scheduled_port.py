@@ -83,7 +83,7 @@ class ScheduledPort:
     ) -> Sealed:
         """As the port within; `trainer` is not used, for it could not be killed without the process that carries the answer."""
         asked_s, asked_at_s, hold_s = time.monotonic(), self._clock(), self.hold_s()
-        said = "there was nothing to learn from"
+        said = "there was nothing to train"
 
         def train(
             local: LocalTraining, features: FeaturesArray, targets: TargetsArray, model: WeightsArray

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from edge_client.improve.night_watch import NightWatch
 from edge_client.share.agent.fleet import FleetConfig, FleetState
 from edge_client.share.agent.process import AgentProcess
 from edge_client.share.agent.training import TrainingProcess
@@ -57,11 +58,13 @@ class TakingPart:
         self._port = ScheduledPort(self._watched, scheduler, training, clock=client.config.clock, tell=tell)
         self.agent = AgentProcess(config, self._port, on_state=self._report, log_path=log_path)
         self._presence = Presence(self.agent, self._port, scheduler, self._watched.look, tell)
+        self._nights = NightWatch(client, scheduler, tell=tell, training=TrainingProcess(log_path=log_path))
         self._trusted = contextlib.ExitStack()
 
     def __enter__(self) -> TakingPart:
         self._trusted.enter_context(_authority_trusted(self._config.ca_pem))
         threading.Thread(target=self._watch_bundles, name="bundle-watch", daemon=True).start()
+        self._nights.start()
         return self
 
     def __exit__(
@@ -69,6 +72,7 @@ class TakingPart:
     ) -> None:
         self._stopping.set()
         self._port.close()
+        self._nights.stop()
         self.agent.stop()
         self._trusted.close()
 

@@ -1,4 +1,4 @@
-"""The sidecar as one ASGI application: joins the device's client with the three APIs, the stream, the centre and the guard."""
+"""The sidecar as one ASGI application: joins the device's client with its APIs, the stream, the pages and the guard."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from edge_client.sidecar.centre import Centre, never_proven
+from edge_client.sidecar.chat_page import ChatPage
+from edge_client.sidecar.completions import Completions, completion_routes
 from edge_client.sidecar.intake import Intake
 from edge_client.sidecar.metrics import CONTENT_TYPE, Metrics
 from edge_client.sidecar.mixpanel import mixpanel_routes
@@ -20,6 +22,7 @@ from edge_client.sidecar.segment import segment_routes
 from edge_client.sidecar.sessions import Sessions
 from edge_client.sidecar.stream import TRIGGER, Hub
 from edge_client.sidecar.tokens import DECIDE, RIGHTS, Apps
+from edge_client.sidecar.turns import Turns
 
 if TYPE_CHECKING:
     from edge_client.client import EdgeClient
@@ -52,8 +55,19 @@ class Sidecar:
         self.client, self.hub, self.metrics = client, Hub(), Metrics()
         self.sessions = Sessions(monotonic)
         self._taken_away = [client.capture.on(trigger, self._fired) for trigger in triggers]
-        gate = Gatekeeper(apps, self.metrics, per_s=requests_per_s, burst=burst)
-        intake = Intake(client)
+        gate = Gatekeeper(
+            apps,
+            self.metrics,
+            per_s=requests_per_s,
+            burst=burst,
+            # Stands until the user says otherwise in the privacy centre.
+            opted_out=lambda: client.consent.signal_gpc(True),
+        )
+        intake, turns = Intake(client), Turns(client, self.hub)
+        completions = Completions(client, turns)
+        self.hub.also_forget(self.sessions.forget_words)
+        self.hub.also_forget(completions.dialogues.clear)
+        self._taken_away.append(client.consent.when_narrowed(self.hub.forget))
         self.api = FastAPI(
             title="Tacit sidecar",
             version=API_VERSION,
@@ -64,7 +78,8 @@ class Sidecar:
             openapi_url=None,
         )
         add_handlers(self.api)
-        self.api.include_router(native_routes(client, intake, gate, self.hub))
+        self.api.include_router(native_routes(client, intake, gate, self.hub, turns))
+        self.api.include_router(completion_routes(completions, gate))
         self.api.include_router(segment_routes(intake, gate), responses=PROBLEMS)
         self.api.include_router(mixpanel_routes(intake, gate), responses=PROBLEMS)
         self.api.include_router(self._service_routes(gate), responses=PROBLEMS)
@@ -76,12 +91,18 @@ class Sidecar:
             is_accounted=is_accounted,
             after_erasure=after_erasure,
         )
+        # Before the centre, whose pages would take its path.
+        self.api.include_router(ChatPage(client, self.sessions, centre, turns).routes())
         self.api.include_router(centre.routes())
         self.asgi = Guard(self.api, apps=apps, metrics=self.metrics)
 
     def centre_path(self) -> str:
         """A path that opens the privacy centre once, within ten minutes."""
         return f"/centre/open?code={self.sessions.new_link()}"
+
+    def chat_path(self) -> str:
+        """A path that opens the chat page once, within ten minutes."""
+        return f"/chat?code={self.sessions.new_link()}"
 
     def close(self) -> None:
         """End streams and sessions; the client stays open."""
@@ -113,8 +134,8 @@ class Sidecar:
 
         @router.post("/v1/centre", dependencies=[Depends(gate.admitted(RIGHTS))])
         def centre() -> dict[str, str]:
-            """A path that opens the privacy centre in the user's browser: once, within ten minutes."""
-            return {"path": self.centre_path()}
+            """Paths that open the privacy centre and the chat page in the user's browser: each once, within ten minutes."""
+            return {"path": self.centre_path(), "chat": self.chat_path()}
 
         return router
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from shared_models.canonical import parse_document
 from shared_models.errors import CaptureError, LimitError, SidecarError, WireError
@@ -33,6 +34,9 @@ async def read_body(request: Request) -> bytes:
             raw = await request.body()
     except TimeoutError as error:
         raise LimitError("the body did not arrive in time", 408) from error
+    except ClientDisconnect as error:
+        # Nobody hears this; but it is no failure of ours, and no log should say so.
+        raise SidecarError("the caller hung up before its body was complete", 400) from error
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding in ("", "identity"):
         return raw

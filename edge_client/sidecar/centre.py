@@ -18,6 +18,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
 from edge_client.sidecar.bodies import read_form
+from edge_client.sidecar.centre_deliveries import change_quiet, change_stop, unasked_page
 from edge_client.sidecar.centre_view import (
     consents_page,
     decisions_page,
@@ -41,6 +42,7 @@ PAGES = {
     "consents": "What is allowed",
     "left": "What left",
     "decisions": "What was decided",
+    "unasked": "What it says by itself",
     "rights": "Your rights",
 }
 CSP = (
@@ -85,6 +87,8 @@ class Centre:
             "remove": self._remove,
             "forget-decisions": self._forget_decisions,
             "pause": self._pause,
+            "stop": self._stop,
+            "quiet": self._quiet,
         }
 
     def routes(self) -> APIRouter:
@@ -104,13 +108,18 @@ class Centre:
     # -- pages ----------------------------------------------------------------------------------------------------
 
     async def open(self, request: Request) -> Response:
-        """Use a one-time link: sets the session's cookie and goes on to the first page."""
+        """Use a one-time link, and go on to the first page."""
+        return self.opened(request, "known", "Opening", "Go on to your privacy centre")
+
+    def opened(self, request: Request, page: str, title: str, words: str) -> Response:
+        """Use the one-time link of `request` up: sets the session's cookie, and goes on to `page`."""
         try:
             session, cookie = self._sessions.open(request.query_params.get("code", ""))
         except AccessError as error:
-            return self._refused(error)
+            return self.refused(error)
         # A page that refreshes and no redirect: after a link from elsewhere a redirect would not carry a strict cookie.
-        response = self._page("open.html", None, title="Opening", target=f"/centre/{session.place}/known")
+        target = f"/centre/{session.place}/{page}"
+        response = self.shown("open.html", None, title=title, target=target, words=words)
         response.set_cookie(COOKIE, cookie, path=f"/centre/{session.place}/", httponly=True, samesite="strict")
         return response
 
@@ -128,9 +137,9 @@ class Centre:
                 raise SidecarError("there is no such page", 404)
             values = await run_in_threadpool(self._values, page)
         except TacitError as error:
-            return self._refused(error)
+            return self.refused(error)
         done = request.query_params.get("done", "")
-        return self._page(f"{page}.html", session, title=PAGES[page], current=page, done=DONE.get(done, ""), **values)
+        return self.shown(f"{page}.html", session, title=PAGES[page], current=page, done=DONE.get(done, ""), **values)
 
     async def change(self, request: Request, place: str, change: str) -> Response:
         """A form that changes something."""
@@ -141,7 +150,7 @@ class Centre:
                 raise SidecarError("there is no such form", 404)
             page = await run_in_threadpool(act, form)
         except TacitError as error:
-            return self._refused(error, place)
+            return self.refused(error, place)
         return RedirectResponse(f"/centre/{session.place}/{page}?done={change}", status_code=303, headers=HEADERS)
 
     async def export(self, request: Request, place: str) -> Response:
@@ -150,7 +159,7 @@ class Centre:
             await self._form(request, place)
             document = await run_in_threadpool(self._client.export)
         except TacitError as error:
-            return self._refused(error, place)
+            return self.refused(error, place)
         return _download(json.dumps(document, indent=2, ensure_ascii=False).encode(), "tacit-export.json")
 
     async def erase(self, request: Request, place: str) -> Response:
@@ -161,11 +170,11 @@ class Centre:
                 raise CaptureError({"sure": "tick the box first, if you mean it; nothing was erased"})
             certificate = await run_in_threadpool(self._client.rights.erase)
         except TacitError as error:
-            return self._refused(error, place)
+            return self.refused(error, place)
         self._hub.forget()
         self._certificate = certificate.to_bytes()
         # The session stays for the certificate alone: there is nothing else left to see.
-        response = self._page(
+        response = self.shown(
             "erased.html",
             session,
             title="Erased",
@@ -182,7 +191,7 @@ class Centre:
             if self._certificate is None:
                 raise SidecarError("nothing was erased here", 404)
         except TacitError as error:
-            return self._refused(error, place)
+            return self.refused(error, place)
         return _download(self._certificate, "tacit-erasure-certificate.json")
 
     async def close(self, request: Request, place: str) -> Response:
@@ -190,9 +199,9 @@ class Centre:
         try:
             session, _ = await self._form(request, place)
         except TacitError as error:
-            return self._refused(error, place)
+            return self.refused(error, place)
         self._sessions.close(session)
-        response = self._page("closed.html", None, title="Closed")
+        response = self.shown("closed.html", None, title="Closed")
         response.delete_cookie(COOKIE, path=f"/centre/{place}/", httponly=True, samesite="strict")
         return response
 
@@ -260,6 +269,14 @@ class Centre:
             self._scheduler.pause()
         return "left"
 
+    def _stop(self, form: Mapping[str, str]) -> str:
+        change_stop(self._client, form)
+        return "unasked"
+
+    def _quiet(self, form: Mapping[str, str]) -> str:
+        change_quiet(self._client, form)
+        return "unasked"
+
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _values(self, page: str) -> dict[str, Any]:
@@ -268,6 +285,7 @@ class Centre:
             "consents": consents_page,
             "left": partial(left_page, is_accounted=self._is_accounted),
             "decisions": decisions_page,
+            "unasked": unasked_page,
             "rights": lambda client: {"audit": client.rights.audit()},
         }
         values = readers[page](self._client)
@@ -284,9 +302,10 @@ class Centre:
         self._sessions.check_form(session, form.pop("csrf", None))
         return session, form
 
-    def _page(
+    def shown(
         self, template: str, session: Session | None, *, title: str, status: int = 200, **values: Any
     ) -> HTMLResponse:
+        """A template of centre/, with the session's links and CSRF token."""
         text = self._templates.get_template(template).render(
             title=title,
             pages=PAGES,
@@ -297,9 +316,10 @@ class Centre:
         )
         return HTMLResponse(text, status_code=status, headers=HEADERS)
 
-    def _refused(self, error: TacitError, place: str = "") -> Response:
+    def refused(self, error: TacitError, place: str = "") -> Response:
+        """The page that says what did not work."""
         fields = error.fields if isinstance(error, CaptureError) else {}
-        return self._page(
+        return self.shown(
             "refused.html",
             None,
             title="That did not work",
@@ -321,6 +341,8 @@ DONE = {
     "remove": "Erased.",
     "forget-decisions": "The list is erased.",
     "pause": "Changed. It holds from now on.",
+    "stop": "Changed. It holds from now on.",
+    "quiet": "Changed. It holds from now on.",
 }
 
 

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from edge_client.account import shared_document
+from edge_client.account import language_model_document, shared_document
 from shared_models.purposes import PURPOSES
 
 if TYPE_CHECKING:
@@ -87,6 +87,22 @@ def event_counts(client: EdgeClient) -> list[dict[str, Any]]:
     ]
 
 
+_TOLD = {
+    "words": "what you write",
+    "reasons": "with your consent to suggestions, reasons that tell something about you",
+}
+
+
+def language_model(client: EdgeClient) -> dict[str, Any] | None:
+    """The language model that rewords answers, in words; None if there is none."""
+    document = language_model_document(client)
+    if document is None:
+        return None
+    description = str(document["description"])
+    told = "; ".join(_TOLD[share] for share in document["may_see"]) or "no more"
+    return {**document, "description": description[0].upper() + description[1:], "told": told}
+
+
 def consents_page(client: EdgeClient) -> dict[str, Any]:
     """The switches, in the order in which a user is asked."""
     document = client.consent.document()
@@ -114,7 +130,12 @@ def consents_page(client: EdgeClient) -> dict[str, Any]:
         }
         for receipt in reversed(client.consent.receipts())
     ]
-    return {"switches": switches, "objects": client.consent.objects_to_profiling, "changes": receipts[:MOST_RECEIPTS]}
+    return {
+        "switches": switches,
+        "objects": client.consent.objects_to_profiling,
+        "changes": receipts[:MOST_RECEIPTS],
+        "language_model": language_model(client),
+    }
 
 
 def left_page(client: EdgeClient, is_accounted: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
@@ -144,6 +165,7 @@ def left_page(client: EdgeClient, is_accounted: Callable[[Mapping[str, Any]], bo
             for name in ("epsilon_spent", "epsilon_limit", "rho_spent", "rho_limit", "delta")
         },
         "problem": shared["problem"],
+        "language_model": language_model(client),
     }
 
 

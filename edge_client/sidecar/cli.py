@@ -66,6 +66,7 @@ def run_serve(options: argparse.Namespace) -> int:
     try:
         from edge_client.sidecar import serving
         from edge_client.sidecar.app import Sidecar
+        from edge_client.sidecar.deliveries import StreamedDeliveries
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed: pip install 'tacit[sidecar]'") from error
     from edge_client.share.probes import system_probes
@@ -97,8 +98,10 @@ def run_serve(options: argparse.Namespace) -> int:
             print("No app is registered yet: tacit-device serve --app NAME", flush=True)
         if options.socket is None:
             print(f"Privacy centre, once, within ten minutes: {address}{sidecar.centre_path()}", flush=True)
+            print(f"Chat, once, within ten minutes: {address}{sidecar.chat_path()}", flush=True)
         try:
-            serving.serve(sidecar, listening)
+            with StreamedDeliveries(client.delivery, sidecar.hub):
+                serving.serve(sidecar, listening)
         except KeyboardInterrupt:
             return 0
         finally:

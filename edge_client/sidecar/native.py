@@ -1,4 +1,4 @@
-"""The native API: chat, feedback, events, features, decisions, and the user's rights for apps whose token holds that scope."""
+"""The native API: talking, deliveries, events, features, decisions, and the user's rights for apps with that scope."""
 
 from __future__ import annotations
 
@@ -6,62 +6,47 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from edge_client.client import EdgeClient
 from edge_client.sidecar.bodies import json_body, json_request, read_json
+from edge_client.sidecar.deliveries import delivery_routes
 from edge_client.sidecar.intake import Intake
 from edge_client.sidecar.problems import MEDIA_TYPE, PROBLEM_SCHEMA
 from edge_client.sidecar.security import Gatekeeper, opts_out
 from edge_client.sidecar.stream import DECISION, Hub
+from edge_client.sidecar.talking import Body, talking_routes
 from edge_client.sidecar.tokens import CAPTURE, DECIDE, RIGHTS
+from edge_client.sidecar.turns import Turns
 from shared_models.errors import CaptureError, WireError
 
-MAX_TEXT_CHARACTERS = 4000
 MAX_EVENTS = 500
 PROBLEM = {"description": "A problem document (RFC 9457)", "content": {MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}}}
 PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": PROBLEM, "5XX": PROBLEM}
 EVENT_TYPES = ("identify", "track", "page", "screen", "group", "alias", "chat", "feedback", "context")
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class Words(_Body):
-    """What the user wrote."""
-
-    text: str = Field(max_length=MAX_TEXT_CHARACTERS)
-
-
-class Meant(_Body):
-    """What the user meant by it: an intent's name or its plain words."""
-
-    text: str = Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)
-    intent: str = Field(min_length=1, max_length=200)
-
-
-class Correction(_Body):
+class Correction(Body):
     """The user's own word about one attribute."""
 
     value: Any
 
 
-class Switch(_Body):
+class Switch(Body):
     """A consent, as the user has just decided."""
 
     granted: bool
     notice_version: int | None = Field(default=None, ge=1, le=1_000_000)
 
 
-class Objection(_Body):
+class Objection(Body):
     """An objection to profiling, or its end."""
 
     objects: bool
 
 
-class Chosen(_Body):
+class Chosen(Body):
     """A decision that the app made for the user, to be shown with its reasons."""
 
     kind: str = Field(min_length=1, max_length=100)
@@ -90,42 +75,25 @@ _EVENT_SCHEMA: dict[str, Any] = {
 _EVENTS_SCHEMA = {"type": "array", "minItems": 1, "maxItems": MAX_EVENTS, "items": {"type": "object"}}
 
 
-def native_routes(client: EdgeClient, intake: Intake, gate: Gatekeeper, hub: Hub) -> APIRouter:
+def native_routes(client: EdgeClient, intake: Intake, gate: Gatekeeper, hub: Hub, turns: Turns) -> APIRouter:
     """Everything under /v1 that is not Segment's."""
     router = APIRouter(prefix="/v1", responses=PROBLEMS)
     capture = [Depends(gate.admitted(CAPTURE))]
     decide = [Depends(gate.admitted(DECIDE))]
     rights = [Depends(gate.admitted(RIGHTS))]
 
-    # -- talking --------------------------------------------------------------------------------------------------
-
-    @router.post(
-        "/chat", dependencies=decide, tags=["assistant"], openapi_extra=json_request(Words.model_json_schema())
+    router.include_router(
+        talking_routes(
+            client,
+            turns,
+            decide=gate.admitted(DECIDE),
+            capture=gate.admitted(CAPTURE),
+            caller=lambda request: str(request.state.app.name),
+            decides=lambda request: DECIDE in request.state.app.scopes,
+        )
     )
-    def chat(words: Annotated[Words, Depends(json_body(Words))]) -> dict[str, Any]:
-        """One turn of the conversation: the answer, what was understood, and why."""
-        reply = client.respond(words.text).document()
-        hub.publish(DECISION, {name: reply[name] for name in ("action", "intent", "confidence", "reasons", "rule_ids")})
-        return reply
 
-    @router.post(
-        "/recognize", dependencies=decide, tags=["assistant"], openapi_extra=json_request(Words.model_json_schema())
-    )
-    def recognize(words: Annotated[Words, Depends(json_body(Words))]) -> dict[str, Any]:
-        """What a text means, without answering."""
-        return dict(client.recognize(words.text).__dict__)
-
-    @router.post(
-        "/feedback", dependencies=capture, tags=["assistant"], openapi_extra=json_request(Meant.model_json_schema())
-    )
-    def feedback(meant: Annotated[Meant, Depends(json_body(Meant))]) -> dict[str, Any]:
-        """The user says: I meant this. Kept with consent only."""
-        return client.feedback(meant.text, intent=meant.intent).document()
-
-    @router.get("/intents", dependencies=decide, tags=["assistant"])
-    def intents() -> dict[str, str]:
-        """All that the assistant understands: name -> plain words."""
-        return client.intents()
+    router.include_router(delivery_routes(client, decide=gate.admitted(DECIDE), capture=gate.admitted(CAPTURE)))
 
     # -- events and what follows from them ------------------------------------------------------------------------
 
@@ -170,18 +138,26 @@ def native_routes(client: EdgeClient, intake: Intake, gate: Gatekeeper, hub: Hub
     @router.get("/decisions", dependencies=decide, tags=["decisions"])
     def decisions(n: Annotated[int, Query(ge=1, le=500)] = 50) -> dict[str, Any]:
         """The latest decisions and their reasons, newest first."""
-        return {"decisions": client.decisions.recent(n)}
+        return {
+            "decisions": [
+                # What other apps call their conversations is theirs.
+                {name: value for name, value in entry.items() if name != "conversation"}
+                for entry in client.decisions.recent(n)
+            ]
+        }
 
     @router.post(
         "/decisions", dependencies=decide, tags=["decisions"], openapi_extra=json_request(Chosen.model_json_schema())
     )
-    def decided(choice: Annotated[Chosen, Depends(json_body(Chosen))]) -> dict[str, Any]:
+    def decided(request: Request, choice: Annotated[Chosen, Depends(json_body(Chosen))]) -> dict[str, Any]:
         """Note a decision of the app's own, so that the user can see it and why. `id` is null without consent."""
-        kept = client.decisions.record(choice.kind, choice.chosen, choice.reasons, context=choice.context)
+        since, own = hub.generation, f"{request.state.app.name}/"
+        kept = client.decisions.record(
+            choice.kind, choice.chosen, choice.reasons, context=choice.context, conversation=own
+        )
         if kept is not None:
-            hub.publish(
-                DECISION, {"id": kept, "action": choice.kind, "chosen": choice.chosen, "reasons": choice.reasons}
-            )
+            told = {"id": kept, "action": choice.kind, "chosen": choice.chosen, "reasons": choice.reasons}
+            hub.publish(DECISION, told, since=since)
         return {"id": kept}
 
     @router.get(
@@ -192,7 +168,7 @@ def native_routes(client: EdgeClient, intake: Intake, gate: Gatekeeper, hub: Hub
         responses={200: {"description": "Server-sent events", "content": {"text/event-stream": {}}}},
     )
     async def stream(request: Request) -> StreamingResponse:
-        """Decisions and triggers as they happen, as server-sent events. `Last-Event-ID` asks for what was missed."""
+        """Decisions, triggers and deliveries as they happen, as server-sent events. `Last-Event-ID` asks for what was missed."""
         last = request.headers.get("last-event-id", "")
         after = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None
         return StreamingResponse(hub.listen(after), media_type="text/event-stream")
@@ -241,7 +217,6 @@ def native_routes(client: EdgeClient, intake: Intake, gate: Gatekeeper, hub: Hub
             client.consent.grant(purpose, notice_version=choice.notice_version)
         else:
             client.consent.withdraw(purpose)
-            hub.forget()
         return {"purpose": purpose, "granted": client.consent.is_granted(purpose)}
 
     @router.put(
@@ -254,7 +229,6 @@ def native_routes(client: EdgeClient, intake: Intake, gate: Gatekeeper, hub: Hub
         """Whether the user objects to profiling."""
         if choice.objects:
             client.rights.object_to_profiling()
-            hub.forget()
         else:
             client.rights.withdraw_objection()
         return {"objects_to_profiling": client.consent.objects_to_profiling}

@@ -1,4 +1,8 @@
-"""Errors as HTTP says them: problem documents (RFC 9457), one for every TacitError. Bad input is never a 5xx."""
+"""Errors as HTTP says them: problem documents (RFC 9457), one for every TacitError. Bad input is never a 5xx.
+
+On the OpenAI-compatible paths the same document has one member more, `error`, which is all that OpenAI's clients read; and what
+would be 422 is 400 there, as they expect.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ from shared_models.errors import (
     FleetError,
     InputError,
     ModelError,
+    ParameterError,
     RefusedError,
     SidecarError,
     StoreError,
@@ -67,10 +72,37 @@ PROBLEM_SCHEMA: dict[str, Any] = {
                 "properties": {"field": {"type": "string"}, "detail": {"type": "string"}},
             },
         },
+        "error": {
+            "type": "object",
+            "description": "on the OpenAI-compatible paths, in the form that OpenAI's clients read",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        },
     },
 }
 
+OPENAI_PATHS = ("/v1/chat/completions", "/v1/models")
+_OPENAI_TYPES = {403: "permission_error", 429: "rate_limit_error"}
+_OPENAI_CODES = {
+    401: "invalid_api_key",
+    403: "permission_denied",
+    404: "not_found",
+    413: "request_too_large",
+    429: "rate_limit_exceeded",
+}
+_WORTH_A_RETRY = (408, 429)
+
 _log = logging.getLogger(__name__)
+
+
+def speaks_openai(path: str) -> bool:
+    """Whether the callers of this path expect OpenAI's errors."""
+    return path == OPENAI_PATHS[0] or path == OPENAI_PATHS[1] or path.startswith(f"{OPENAI_PATHS[1]}/")
 
 
 def status_of(error: TacitError) -> int:
@@ -80,8 +112,8 @@ def status_of(error: TacitError) -> int:
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
-def problem_of(error: TacitError, status: int | None = None) -> JSONResponse:
-    """A TacitError as an answer."""
+def problem_of(error: TacitError, status: int | None = None, *, path: str = "") -> JSONResponse:
+    """A TacitError as an answer to a call of `path`."""
     headers = {}
     if isinstance(error, SidecarError) and error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
@@ -90,7 +122,16 @@ def problem_of(error: TacitError, status: int | None = None) -> JSONResponse:
     if isinstance(error, SidecarError) and error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="tacit", Basic realm="tacit"'
     fields = error.fields if isinstance(error, CaptureError) else {}
-    return problem(status or status_of(error), _kind(error), str(error), fields=fields, headers=headers)
+    return problem(
+        status or status_of(error),
+        _kind(error),
+        str(error),
+        fields=fields,
+        headers=headers,
+        path=path,
+        param=error.param if isinstance(error, ParameterError) else next(iter(fields), ""),
+        code=error.code if isinstance(error, ParameterError) else "",
+    )
 
 
 def problem(
@@ -100,8 +141,18 @@ def problem(
     *,
     fields: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
+    path: str = "",
+    param: str = "",
+    code: str = "",
 ) -> JSONResponse:
-    """`kind`: the error's name, or empty. `code` and `message` repeat it for Segment's clients, which print those two."""
+    """`kind`: the error's name, or empty. `code` and `message` repeat it for Segment's clients, which print those two.
+
+    `param` and `code` are for OpenAI's clients, and go out on their paths only.
+    """
+    sent = dict(headers or {})
+    openai = speaks_openai(path)
+    if openai and status == 422:
+        status = 400
     title = HTTPStatus(status).phrase
     shown = _plain(detail) or title
     document: dict[str, Any] = {
@@ -116,7 +167,17 @@ def problem(
         document["errors"] = [
             {"field": _plain(name)[:100], "detail": _plain(text)} for name, text in list(fields.items())[:MAX_FIELDS]
         ]
-    return JSONResponse(document, status_code=status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+    if openai:
+        document["error"] = {
+            "message": shown,
+            "type": "server_error" if status >= 500 else _OPENAI_TYPES.get(status, "invalid_request_error"),
+            "param": param or None,
+            "code": code or _OPENAI_CODES.get(status) or kind or None,
+        }
+        if status not in _WORTH_A_RETRY:
+            # Their clients would try a 409 or a 503 twice more, which never helps here.
+            sent["x-should-retry"] = "false"
+    return JSONResponse(document, status_code=status, headers=sent, media_type=MEDIA_TYPE)
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -127,7 +188,7 @@ def add_handlers(app: FastAPI) -> None:
         if status_of(error) >= 500:
             # The class only: an error's text may hold the user's words.
             _log.warning("a request failed: %s", type(error).__name__)
-        return problem_of(error)
+        return problem_of(error, path=request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def unreadable(request: Request, error: RequestValidationError) -> Response:
@@ -135,15 +196,22 @@ def add_handlers(app: FastAPI) -> None:
             ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]): str(item["msg"])
             for item in error.errors()
         }
-        return problem(422, "input", "the request does not have the form that /openapi.json describes", fields=fields)
+        return problem(
+            422,
+            "input",
+            "the request does not have the form that /openapi.json describes",
+            fields=fields,
+            path=request.url.path,
+        )
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        return problem(error.status_code, "", str(error.detail), headers=error.headers)
+        return problem(error.status_code, "", str(error.detail), headers=error.headers, path=request.url.path)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
-        return problem(500, "", "the sidecar failed; nothing that was acknowledged before is lost")
+        detail = "the sidecar failed; nothing that was acknowledged before is lost"
+        return problem(500, "", detail, path=request.url.path)
 
 
 def _kind(error: TacitError) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 
 from edge_client.sidecar.bodies import MAX_BODY_BYTES
@@ -31,11 +32,17 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CENTRE = "/centre/"
+CHAT = "/chat"
+"""The door of the chat page, which lies below CENTRE like all pages."""
 _HOST = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?\Z", re.IGNORECASE)
 _SAFE_SITES = ("", "none", "same-origin")
 MAX_HEADER_BYTES = 16 * 1024
 CORS_METHODS = "GET, POST, PUT, DELETE"
-CORS_HEADERS = "authorization, content-type, content-encoding, sec-gpc"
+CORS_HEADERS = "authorization, content-type, content-encoding, sec-gpc, tacit-conversation, " + ", ".join(
+    f"x-stainless-{name}"
+    for name in ("arch", "lang", "os", "package-version", "retry-count", "runtime", "runtime-version", "timeout")
+)
+"""The last are what OpenAI's client for browsers sends with every request."""
 PREFLIGHT_AGE_S = 600
 REQUESTS_PER_S = 200.0
 BURST = 400.0
@@ -97,7 +104,7 @@ class Guard:
         except SidecarError as error:
             if state.answered:
                 raise
-            await problem_of(error)(scope, receive, sending)
+            await problem_of(error, path=scope["path"])(scope, receive, sending)
         finally:
             state.finished()
 
@@ -111,7 +118,7 @@ class Guard:
             )
         if len(headers.getlist("origin")) > 1:
             raise self._refuse("origin", AccessError("more than one Origin", 403))
-        if scope["path"].startswith(CENTRE):
+        if _is_page(scope["path"]):
             self._check_centre(scope, headers, origin, hosts[0])
         elif origin is not None and origin not in self._apps.origins():
             raise self._refuse(
@@ -128,7 +135,9 @@ class Guard:
             # A link from elsewhere may open the door; the session's cookie (SameSite=Strict) does not come along.
             navigates = headers.get("sec-fetch-mode", "navigate") == "navigate"
             if origin not in (None, own) or not (navigates or headers.get("sec-fetch-site") == "same-origin"):
-                raise self._refuse("origin", AccessError("the privacy centre is opened as a page, by its user", 403))
+                raise self._refuse(
+                    "origin", AccessError("the privacy centre and the chat are opened as pages, by their user", 403)
+                )
         elif origin != own or headers.get("sec-fetch-site", "same-origin") != "same-origin":
             raise self._refuse("origin", AccessError("forms of the privacy centre come from its own pages only", 403))
 
@@ -155,12 +164,12 @@ class Guard:
     def _dress(self, headers: MutableHeaders, origin: str | None, path: str) -> None:
         headers["X-Content-Type-Options"] = "nosniff"
         # With "no-referrer" a browser would send `Origin: null` with the centre's own forms.
-        headers["Referrer-Policy"] = "same-origin" if path.startswith(CENTRE) else "no-referrer"
+        headers["Referrer-Policy"] = "same-origin" if _is_page(path) else "no-referrer"
         headers["Cross-Origin-Resource-Policy"] = "same-origin"
         headers.setdefault("Cache-Control", "no-store")
         headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
         headers.add_vary_header("Origin")
-        if origin is not None and not path.startswith(CENTRE) and origin in self._apps.origins():
+        if origin is not None and not _is_page(path) and origin in self._apps.origins():
             headers["Access-Control-Allow-Origin"] = origin
             headers["Access-Control-Expose-Headers"] = "Retry-After"
 
@@ -186,8 +195,17 @@ class _Answer:
 class Gatekeeper:
     """Dependencies that find the calling app by its token and hold it to its scopes and its rate."""
 
-    def __init__(self, apps: Apps, metrics: Metrics, *, per_s: float = REQUESTS_PER_S, burst: float = BURST) -> None:
-        self._apps, self._metrics = apps, metrics
+    def __init__(
+        self,
+        apps: Apps,
+        metrics: Metrics,
+        *,
+        per_s: float = REQUESTS_PER_S,
+        burst: float = BURST,
+        opted_out: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`opted_out` is called for each request with `Sec-GPC: 1`, before it is answered; it may block."""
+        self._apps, self._metrics, self._opted_out = apps, metrics, opted_out
         self._rate = Rate(per_s, burst)
         self._failures = Rate(FAILED_TOKENS_PER_S, FAILED_TOKENS_BURST)
 
@@ -196,6 +214,8 @@ class Gatekeeper:
 
         async def admit(request: Request) -> None:
             self.admit(request, scope, bearer_or_basic(request))
+            if opts_out(request.headers):
+                await run_in_threadpool(self._opted_out)
 
         return admit
 
@@ -244,6 +264,11 @@ def bearer_or_basic(request: Request) -> str | None:
 def opts_out(headers: Iterable[tuple[str, str]] | Headers) -> bool:
     """Global Privacy Control: `Sec-GPC: 1`."""
     return Headers(dict(headers)).get("sec-gpc", "").strip() == "1"
+
+
+def _is_page(path: str) -> bool:
+    """Whether it is for people in a browser, and not for apps."""
+    return path == CHAT or path.startswith(CENTRE)
 
 
 def _too_large() -> LimitError:

@@ -1,4 +1,4 @@
-"""Who sits before the privacy centre: one-time links, sessions, and the tokens that its forms carry (CSRF).
+"""Who sits before the privacy centre and the chat page: one-time links, sessions, and the tokens that its forms carry (CSRF).
 
 A cookie of a host is sent to every port of it, so another program's page on this machine could be sent ours. Therefore each
 session lives under a random path, which its cookie names: without the path no browser sends the cookie, and without the cookie
@@ -11,8 +11,10 @@ import hashlib
 import hmac
 import secrets
 import threading
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from shared_models.errors import AccessError
 
@@ -22,11 +24,12 @@ IDLE_LIFE_S = 1800.0
 WHOLE_LIFE_S = 8 * 3600.0
 MAX_LINKS = 8
 MAX_SESSIONS = 8
+MOST_TURNS = 50
 
 
 @dataclass
 class Session:
-    """One open privacy centre."""
+    """One open privacy centre, with the chat page."""
 
     place: str
     """The random part of its path."""
@@ -34,6 +37,29 @@ class Session:
     csrf: str
     opened_s: float
     seen_s: float
+    turns: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MOST_TURNS), repr=False)
+    """What was said on the chat page, for when it is loaded again."""
+    reactions: dict[str, str] = field(default_factory=dict, repr=False)
+    """By decision."""
+    generation: int = field(default=0, repr=False)
+    """Another one whenever words were forgotten."""
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def keep(
+        self, generation: int, *, turn: dict[str, Any] | None = None, reaction: tuple[str, str] | None = None
+    ) -> None:
+        """Keep a turn, or a reaction to a decision, unless words were forgotten since `generation`."""
+        with self.lock:
+            if generation == self.generation:
+                self.turns.extend(() if turn is None else (turn,))
+                self.reactions.update(() if reaction is None else (reaction,))
+
+    def forget_words(self) -> None:
+        """What was said is gone, and what is under way is not kept."""
+        with self.lock:
+            self.generation += 1
+            self.turns.clear()
+            self.reactions.clear()
 
 
 class Sessions:
@@ -63,6 +89,8 @@ class Sessions:
                 raise AccessError("this link was used already, or is too old; ask for another one", 403)
             cookie = secrets.token_urlsafe(32)
             session = Session(secrets.token_urlsafe(18), _hash(cookie), secrets.token_urlsafe(32), now_s, now_s)
+            for place in [place for place, other in self._sessions.items() if _over(other, now_s)]:
+                del self._sessions[place]
             self._sessions[session.place] = session
             while len(self._sessions) > MAX_SESSIONS:
                 self._sessions.pop(next(iter(self._sessions)))
@@ -72,9 +100,7 @@ class Sessions:
         """The session of a request. Raises AccessError."""
         with self._lock:
             session, now_s = self._sessions.get(place), self._clock()
-            if session is not None and (
-                now_s - session.seen_s > IDLE_LIFE_S or now_s - session.opened_s > WHOLE_LIFE_S
-            ):
+            if session is not None and _over(session, now_s):
                 del self._sessions[place]
                 session = None
             if session is None or not hmac.compare_digest(session.cookie_sha256, _hash(cookie or "")):
@@ -91,10 +117,20 @@ class Sessions:
         with self._lock:
             self._sessions.pop(session.place, None)
 
+    def forget_words(self) -> None:
+        """What was said on the chat pages is gone; the sessions stay."""
+        with self._lock:
+            for session in self._sessions.values():
+                session.forget_words()
+
     def close_all(self) -> None:
         with self._lock:
             self._sessions.clear()
             self._links.clear()
+
+
+def _over(session: Session, now_s: float) -> bool:
+    return now_s - session.seen_s > IDLE_LIFE_S or now_s - session.opened_s > WHOLE_LIFE_S
 
 
 def _hash(secret: str) -> str:

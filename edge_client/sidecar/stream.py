@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML, section 9.2): decisions and triggers, to every app that listens, as they happen.
+"""Server-sent events (WHATWG HTML, section 9.2): decisions, triggers and deliveries, to every app that listens, as they happen.
 
 Whoever reads too slowly loses the oldest events and is told how many. The last few can be had again with `Last-Event-ID`.
 """
@@ -9,13 +9,13 @@ import asyncio
 import json
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from shared_models.errors import LimitError
 
-DECISION, TRIGGER = "decision", "trigger"
+DECISION, TRIGGER, DELIVERY = "decision", "trigger", "delivery"
 MAX_LISTENERS = 32
 MAX_WAITING = 256
 REMEMBERED = 64
@@ -50,17 +50,33 @@ class Hub:
         self._listeners: list[_Listener] = []
         self._recent: deque[Sent] = deque(maxlen=REMEMBERED)
         self._number = 0
+        self._generation = 0
         self._closed = False
+        self._also: list[Callable[[], None]] = []
 
     @property
     def listeners(self) -> int:
         with self._lock:
             return len(self._listeners)
 
-    def publish(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Give `data` to everybody who listens; never waits."""
+    @property
+    def is_heard(self) -> bool:
+        """Whether what is published now reaches somebody, as far as can be known."""
+        with self._lock:
+            return bool(self._listeners) and not self._closed
+
+    @property
+    def generation(self) -> int:
+        """Another one after each `forget`: take it before work that publishes what it found."""
+        with self._lock:
+            return self._generation
+
+    def publish(self, kind: str, data: Mapping[str, Any], *, since: int | None = None) -> None:
+        """Give `data` to everybody who listens; never waits. Dropped if `since`, the generation when it began, is over."""
         text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=str)
         with self._lock:
+            if since is not None and since != self._generation:
+                return
             self._number += 1
             sent = Sent(self._number, kind, text)
             self._recent.append(sent)
@@ -71,12 +87,19 @@ class Hub:
                 listener.waiting.append(sent)
                 _wake(listener)
 
+    def also_forget(self, forget: Callable[[], None]) -> None:
+        """`forget` is called whenever this hub forgets: whoever else keeps words of the user's in memory."""
+        self._also.append(forget)
+
     def forget(self) -> None:
-        """Drop what could be had again: called when the user erases or withdraws."""
+        """Drop what could be had again, and what is under way: called when the user erases, withdraws, objects or restricts."""
         with self._lock:
+            self._generation += 1
             self._recent.clear()
             for listener in self._listeners:
                 listener.waiting.clear()
+        for forget in self._also:
+            forget()
 
     def close(self) -> None:
         """End every stream; the server is about to stop."""

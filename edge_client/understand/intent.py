@@ -33,17 +33,27 @@ class IntentModel:
     """Encoder and head together, with the user's own intents beside the published ones. Safe to use from several threads.
 
     `personal`: name of an own intent → embeddings [phrases, 384] of the user's phrases for it.
-    Raises ModelDamagedError if the head was made for another encoder, InputError if `personal` cannot be used.
+    `change` [published classes, 384]: what was learned of the user's words (edge_client/improve); added to the head's weights.
+    Raises ModelDamagedError if the head was made for another encoder, InputError if `personal` or `change` cannot be used.
     """
 
-    def __init__(self, encoder: TextEncoder, head: HeadSession, personal: Mapping[str, Array] | None = None) -> None:
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        head: HeadSession,
+        personal: Mapping[str, Array] | None = None,
+        change: Array | None = None,
+    ) -> None:
         if head.encoder_sha256 != encoder.sha256 or head.center.shape != (encoder.dimension,):
             raise ModelDamagedError(
                 f"this head was made for the encoder {head.encoder_sha256[:16]}…, the encoder here is"
                 f" {encoder.sha256[:16]}…; fetch the bundle again"
             )
+        if change is not None and change.shape != (len(head.labels), encoder.dimension):
+            raise InputError(f"a change of shape {change.shape} is none of a head with {len(head.labels)} intents")
         self._encoder = encoder
         self._head = head
+        self._change = change
         self._own_names = tuple(personal or ())
         rows = [_own_row(name, vectors, head) for name, vectors in (personal or {}).items()]
         self._own_rows = np.stack(rows) if rows else np.empty((0, encoder.dimension), np.float32)
@@ -63,7 +73,7 @@ class IntentModel:
 
     def with_personal(self, personal: Mapping[str, Array]) -> IntentModel:
         """The same model with these own intents instead of the present ones."""
-        return IntentModel(self._encoder, self._head, personal)
+        return IntentModel(self._encoder, self._head, personal, self._change)
 
     def embed(self, text: str) -> Array:
         """Unit vector [384] of one text. Raises TextError."""
@@ -95,10 +105,12 @@ class IntentModel:
     def _scores(self, embedding: Array) -> Array:
         """Logits of the published intents, then of the user's own."""
         published = self._head.logits(embedding[None])[0]
-        if not self._own_names:
+        if not self._own_names and self._change is None:
             return published
-        own = np.float32(FEATURE_SCALE) * (self._own_rows @ features(embedding, self._head.center))
-        return np.concatenate([published, own])
+        unit = np.float32(FEATURE_SCALE) * features(embedding, self._head.center)
+        if self._change is not None:
+            published = published + self._change @ unit
+        return np.concatenate([published, self._own_rows @ unit])
 
 
 def _own_row(name: str, vectors: Array, head: HeadSession) -> Array:

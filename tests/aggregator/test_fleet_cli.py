@@ -203,3 +203,18 @@ def test_a_fleet_that_is_there_is_never_made_again(folder: Path, capsys: Capture
     said = refused(capsys, "init", folder / "fleet", "--officer", folder / "officer.pub")
     assert "exists and is not empty" in said
     assert (folder / "fleet" / "keys" / "aggregator.key").read_bytes() == key
+
+
+def test_the_model_card_of_a_fleet_says_what_it_is_made_of(governed: Path, capsys: Captured) -> None:
+    measured = governed / "evaluation.json"
+    measured.write_text('[{"name": "accuracy", "value": 0.9, "data": "100 sentences"}]')
+    out = governed / "card"
+    assert main(["model-card", str(governed / "fleet"), "--evaluation", str(measured), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.split() == [str(out / "model-card.json"), str(out / "model-card.md")]
+    document = json.loads((out / "model-card.json").read_text(encoding="utf-8"))
+    assert document["privacy"]["epsilon"] == 0.0
+    assert document["fairness"] is None
+    assert document["artifacts"]["head"]
+    assert "100 sentences" in (out / "model-card.md").read_text(encoding="utf-8")
+    measured.write_text("{")
+    assert main(["model-card", str(governed / "fleet"), "--evaluation", str(measured), "--out", str(out)]) == 2

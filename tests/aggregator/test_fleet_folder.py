@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -11,9 +12,10 @@ from pathlib import Path
 import nacl.signing
 import numpy as np
 import pytest
+from optional_parts import all_parts
 
 from aggregator.fleet import Fleet
-from aggregator.publish import published_manifest
+from aggregator.publish import published_manifest, published_optional
 from aggregator.rounds import RoundSettings
 from aggregator.simulate import FixedExamples, light_port, newcomer
 from edge_client.share.agent.client_app import make_client_app
@@ -21,6 +23,7 @@ from privacy.cli import sign_for_fleet
 from privacy.keys import new_key_pair
 from privacy.policy_text import PolicyDraft, draft_policy
 from privacy.reports import verify_ledger
+from shared_models.bundle import ITEM_SPACE_TARGET, ITEMS_TARGET
 from shared_models.domain import load_domain
 from shared_models.errors import BundleError, CheckpointError, ConfigError, DomainError, PolicyError, TacitError
 from shared_models.intent_head import features
@@ -209,6 +212,24 @@ def test_nothing_is_published_before_a_round_was_released(governed: Fleet) -> No
     with pytest.raises(CheckpointError, match="no round has been released"):
         governed.publish()
     assert governed.published_version() == 0
+
+
+def test_artefacts_of_other_rounds_are_published_beside_the_model_that_stays(governed: Fleet) -> None:
+    made = {name: raw for name, raw in all_parts(0).items() if name in (ITEMS_TARGET, ITEM_SPACE_TARGET) and raw}
+    state = governed.state()
+    state.append("artifact", {"study": "items", "rounds": []}, artifacts={**made, "drift.json": b"{}"})
+    state.close()
+    before = published_manifest(governed.bundle)
+    assert before is not None
+    assert governed.publish() == 0
+    after = published_manifest(governed.bundle)
+    assert after is not None
+    assert after.head_sha256 == before.head_sha256
+    hashes = {name: hashlib.sha256(raw).hexdigest() for name, raw in made.items()}
+    assert {name: digest for name, digest in published_optional(governed.bundle).items() if name in hashes} == hashes
+    assert "drift.json" not in published_optional(governed.bundle)
+    with pytest.raises(CheckpointError, match="nothing new"):
+        governed.publish()
 
 
 def test_a_device_gets_the_head_that_was_learned(governed: Fleet, text_encoder: TextEncoder, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from aggregator.publish import (
     refresh_timestamp,
     renew_root,
 )
-from aggregator.repository import KEY_NAMES
+from aggregator.publishing_keys import KEY_NAMES
 from shared_models.errors import (
     BundleError,
     BundleRollbackError,

@@ -251,7 +251,7 @@ def test_many_clients_share_one_encoder_and_need_no_threads(bundles: BundleStore
     clients = [EdgeClient.open(tmp_path / str(number), key=KEY, config=config) for number in range(20)]
     try:
         assert all(client.recognize("hello").intent == "greeting" for client in clients)
-        assert len({id(client.model._encoder) for client in clients}) == 1
+        assert len({id(client.model._encoder._session) for client in clients}) == 1
         assert threading.active_count() == before
     finally:
         for client in clients:

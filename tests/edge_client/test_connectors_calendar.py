@@ -69,8 +69,17 @@ def test_numbers_are_kept_and_no_title_place_or_guest(device: Device) -> None:
 def test_titles_are_kept_if_the_schema_names_them(tmp_path: Path) -> None:
     device = Device(tmp_path / "titles", default_schema().extended(ProfileSchema.from_yaml(EXTENSION)))
     with device.store:
+        CalendarConnector("calendar", [ics(MEETING.replace("Oncologist", "Budget review"), TRIP)], zone=BERN).pull(
+            device.intake
+        )
+        assert device.values()["titles_7d"] == ["Budget review"]
+
+
+def test_titles_that_speak_of_what_is_never_inferred_are_not_kept(tmp_path: Path) -> None:
+    device = Device(tmp_path / "titles", default_schema().extended(ProfileSchema.from_yaml(EXTENSION)))
+    with device.store:
         CalendarConnector("calendar", [ics(MEETING, TRIP)], zone=BERN).pull(device.intake)
-        assert device.values()["titles_7d"] == ["Oncologist"]
+        assert "titles_7d" not in device.values()
 
 
 def test_what_is_cancelled_is_taken_back(device: Device) -> None:

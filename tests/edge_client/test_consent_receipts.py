@@ -83,7 +83,7 @@ def test_each_purpose_says_what_data_it_needs_and_a_receipt_says_who_gets_any(tm
         found = Consent(store, clock).grant(name).structure()
     (purpose,) = found["consent_record"]["pii_processing"]["purposes"]
     assert purpose["pii_information"] != []
-    leaves = name == "intent-model"
+    leaves = name not in ("personal-learning", "personalisation")
     assert bool(purpose["recipient_third_parties"]) == leaves
     assert ("what leaves it" in purpose["processing_method"]) == leaves
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from published_fleet import PublishedFleet
 
 from edge_client.bundles import BundleStore
 from edge_client.cli import main
@@ -13,6 +14,7 @@ from edge_client.client import EdgeClient
 from edge_client.config import EdgeConfig
 from edge_client.know.store import Store
 from edge_client.knowledge import SCHEMA_KEY, SCHEMA_TABLE
+from shared_models.bundle import PROFILE_TARGET
 from shared_models.errors import DomainError
 from shared_models.profile import ProfileSchema, default_schema
 
@@ -107,3 +109,45 @@ def test_a_home_that_cannot_be_opened_for_its_schema_is_let_go(tmp_path: Path, b
         EdgeClient.open(tmp_path / "home", key=bytes(32), config=EdgeConfig(bundles=bundles))
     Store(tmp_path / "home", key=bytes(32)).close()
     assert caught.value is not None
+
+
+def opened_with(home: Path, fleet: PublishedFleet, schema: ProfileSchema | None = None) -> EdgeClient:
+    bundles = fleet.device()
+    if fleet.folder.exists():
+        bundles.refresh(fleet.folder)
+    return EdgeClient(Store(home, key=bytes(32)), bundles, EdgeConfig(), schema)
+
+
+def test_the_schema_of_the_bundles_domain_counts_where_the_app_names_none(
+    tmp_path: Path, fleet: PublishedFleet
+) -> None:
+    fleet.publish(1, optional={PROFILE_TARGET: APP})
+    with opened_with(tmp_path / "home", fleet) as client:
+        assert client.schema == app_schema()
+        client.consent.grant("personalisation")
+        client.capture.receive({"type": "identify", "traits": {"shoe_size": 43}})
+    with opened_with(tmp_path / "home", fleet, default_schema()) as client:
+        assert client.schema == default_schema()
+    with opened_with(tmp_path / "home", fleet) as client:
+        assert client.schema == default_schema(), "what the app names goes before what the bundle brings"
+
+
+def test_a_bundle_that_is_damaged_or_brings_no_schema_any_more_erases_nothing(
+    tmp_path: Path, fleet: PublishedFleet
+) -> None:
+    fleet.publish(1, optional={PROFILE_TARGET: APP})
+    with opened_with(tmp_path / "home", fleet) as client:
+        client.consent.grant("personalisation")
+        client.capture.receive({"type": "identify", "traits": {"shoe_size": 43}})
+        commits = client.store.describe()["commits"]
+    with opened_with(tmp_path / "home", fleet) as client:
+        assert client.store.describe()["commits"] == commits, "the same schema again writes nothing"
+    fleet.publish(2, optional={PROFILE_TARGET: None})
+    with opened_with(tmp_path / "home", fleet) as client:
+        assert client.schema == app_schema()
+    for path in (fleet.root / "device" / "objects").iterdir():
+        path.write_bytes(b"damaged")
+    fleet.folder.rename(fleet.root / "unreachable")
+    with opened_with(tmp_path / "home", fleet) as client:
+        assert client.schema == app_schema()
+        assert client.profile.get("shoe_size").value == 43  # type: ignore[union-attr]

@@ -262,6 +262,7 @@ ATTRIBUTE = "attributes: {a: {kind: behavioural, type: number, retention_days: 1
         ("a: [", "not valid YAML"),
         ("attributes: {a: {}, a: {}}", "twice"),
         ("a: &x [1]\nb: *x", "aliases"),
+        ("a: " + "[" * 100_000, "deeper than"),
         ("attribute: {}", "'attribute' is not known"),
         ("purpose: world-domination", "no purpose"),
         ("attributes: {Shoe Size: {}}", "is not a name"),

@@ -125,7 +125,7 @@ def test_a_page_cannot_be_fetched_framed_or_embedded(call: InProcess, visitor: V
 def test_pages_load_nothing_and_have_names_labels_and_landmarks(visitor: Visitor, consenting: EdgeClient) -> None:
     consenting.capture.receive({"type": "identify", "traits": {"plan": "gold"}})
     consenting.decisions.record("offer", "late_checkout", ["you often leave late"])
-    for page in ("known", "consents", "left", "decisions", "rights"):
+    for page in ("known", "consents", "left", "decisions", "unasked", "rights"):
         text = visitor.see(page)
         assert re.findall(r'(?:src|href|action)="(?!/centre/|#)[^"]*"', text) == []
         assert "<script" not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import nacl.signing
@@ -42,7 +43,13 @@ class RealBundle:
         )
         self.publish(0)
 
-    def publish(self, version: int, rules: RuleSet | None = None, folder: Path | None = None) -> None:
+    def publish(
+        self,
+        version: int,
+        rules: RuleSet | None = None,
+        folder: Path | None = None,
+        optional: Mapping[str, bytes | Path | None] | None = None,
+    ) -> None:
         contents = BundleContents(
             encoder_model=self._files.model,
             tokenizer=self._files.tokenizer,
@@ -53,6 +60,7 @@ class RealBundle:
             intent_labels={spec.name: spec.label for spec in self.domain.intents},
             domain=self.domain.name,
             version=version,
+            optional=optional or {},
         )
         publish(folder or self.folder, contents, time.time(), keys_dir=self.folder.with_name("bundle-keys"))
 

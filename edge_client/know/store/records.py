@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from tinydb import TinyDB
@@ -37,6 +38,7 @@ class Records:
         self._store = store
         self._name = name
         self._documents = documents
+        self._glanced: dict[str, tuple[bytes, Mapping[str, Any]]] = {}
 
     @property
     def name(self) -> str:
@@ -48,6 +50,21 @@ class Records:
             row = self._documents.rows().get(key)
         return None if row is None else json.loads(row)
 
+    def glance(self, key: str) -> Mapping[str, Any] | None:
+        """What `get` gives, not to be changed: parsed once as long as it stays. For what is asked many times in a turn.
+
+        It stays in memory until the next glance at a key that has changed: for settings, not for what a user may erase.
+        """
+        with self._store.lock:
+            row = self._documents.rows().get(key)
+            if row is None:
+                self._glanced.pop(key, None)
+                return None
+            known = self._glanced.get(key)
+            if known is None or known[0] is not row:
+                known = self._glanced[key] = (row, MappingProxyType(json.loads(row)))
+        return known[1]
+
     def put(self, key: str, value: Mapping[str, Any]) -> None:
         """Keep `value` under `key`: durable on return, or at the end of the transaction. Raises StoreWriteError."""
         if not isinstance(key, str):
@@ -56,11 +73,14 @@ class Records:
         with self._store.lock:
             self._documents.storage.change(self._name, [(key, row)])
 
-    def append(self, value: Mapping[str, Any]) -> str:
-        """Keep `value` under a new key, above all that were given before, and return that key. Raises StoreWriteError."""
+    def append(self, value: Mapping[str, Any], suffix: str = "") -> str:
+        """Keep `value` under a new key, above all that were given before, and return that key. Raises StoreWriteError.
+
+        `suffix` ends the key: something random for keys that nobody may guess.
+        """
         row = self._encoded(value)
         with self._store.lock:
-            key = str(self._documents.storage.next_key())
+            key = f"{self._documents.storage.next_key()}{suffix}"
             self._documents.storage.change(self._name, [(key, row)])
             return key
 
@@ -128,6 +148,7 @@ class Store:
         self._records: dict[str, Records] = {}
         self._depth = 0
         self._failed = False
+        self._when_rolled_back: list[Callable[[], object]] = []
 
     @property
     def folder(self) -> Path:
@@ -136,6 +157,12 @@ class Store:
     @property
     def closed(self) -> bool:
         return self._storage.closed
+
+    @property
+    def in_transaction(self) -> bool:
+        """True within a transaction of this thread: nothing is durable yet. Waits for the transactions of other threads."""
+        with self.lock:
+            return self._depth > 0
 
     @property
     def quarantine(self) -> Quarantine | None:
@@ -196,8 +223,19 @@ class Store:
                 self._depth -= 1
                 if self._depth == 0:
                     self._storage.held = False
+                    if self._failed:
+                        for hook in self._when_rolled_back:
+                            hook()
             if self._depth == 0 and not self._storage.closed:
                 self._storage.sealed.destroy_marked()
+
+    def when_rolled_back(self, hook: Callable[[], object]) -> None:
+        """Call `hook` whenever nothing of an outermost transaction was kept, also if only its commit failed: memory follows disk.
+
+        It is called with the store held, after everything was undone, and must not raise.
+        """
+        with self.lock:
+            self._when_rolled_back.append(hook)
 
     def destroy_purpose(self, purpose: str) -> None:
         """Destroy the key of `purpose` and every table sealed with it: no copy of the store's file, however old, gives it back.

@@ -21,9 +21,10 @@ import numpy.typing as npt
 
 from edge_client.share.agent.fleet import FleetConfig, FleetState
 from edge_client.share.agent.pipe import PREAMBLE, Frame, read_frame, write_frame
-from edge_client.share.port import DevicePort, Trainer, WeightsArray
+from edge_client.share.port import DevicePort, Trainer, Tuner, WeightsArray
 from shared_models.canonical import Envelope
 from shared_models.errors import AgentError, RefusedError, TacitError, WireError
+from shared_models.local_tuning import LocalTuning
 from shared_models.wire import LocalTraining
 
 if TYPE_CHECKING:
@@ -144,6 +145,23 @@ def train_as_asked(frame: Frame, trainer: Trainer) -> Frame:
         return Frame("update", arrays={"update": np.asarray(update, np.float32).reshape(-1)})
     except Exception as error:  # noqa: BLE001 - the owner waits for an answer, whatever went wrong
         logger.warning("training failed with %s", type(error).__name__)
+        return Frame("failed", {"kind": type(error).__name__})
+
+
+def tune_as_asked(frame: Frame, tuner: Tuner) -> Frame:
+    """The answer to a frame `tune`, as that to `train`."""
+    try:
+        change = tuner(
+            LocalTuning(**frame.body),
+            frame.array("features", "float32", 2),
+            frame.array("targets", "int64", 1),
+            frame.array("weights", "float32", 2),
+            frame.array("replay_features", "float32", 2),
+            frame.array("replay_targets", "int64", 1),
+        )
+        return Frame("update", arrays={"update": np.asarray(change, np.float32).reshape(-1)})
+    except Exception as error:  # noqa: BLE001 - the owner waits for an answer, whatever went wrong
+        logger.warning("tuning failed with %s", type(error).__name__)
         return Frame("failed", {"kind": type(error).__name__})
 
 

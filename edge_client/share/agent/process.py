@@ -299,32 +299,36 @@ class RemoteTrainer:
     def __call__(
         self, local: LocalTraining, features: FeaturesArray, targets: TargetsArray, weights: WeightsArray
     ) -> UpdateArray:
-        if self._used:
-            raise AgentError("a round trains once")
-        self._used = True
         arrays: dict[str, npt.NDArray[Any]] = {
             "features": np.asarray(features, np.float32),
             "targets": np.asarray(targets, np.int64),
             "weights": np.asarray(weights, np.float32),
         }
+        return self.ask(Frame("train", asdict(local), arrays), weights.size)
+
+    def ask(self, frame: Frame, size: int) -> UpdateArray:
+        """Send what is to be trained or tuned, and wait for the `size` numbers that come of it. Raises as a call."""
+        if self._used:
+            raise AgentError("a round trains once")
+        self._used = True
         self.broken = True
         try:
-            self._child.send(Frame("train", asdict(local), arrays))
-            while (frame := self._child.receive(self._timeout_s)) is not None and frame.kind == "state":
-                self._on_state(frame)
+            self._child.send(frame)
+            while (answer := self._child.receive(self._timeout_s)) is not None and answer.kind == "state":
+                self._on_state(answer)
         except OSError as error:
             raise AgentError("the agent died while it trained") from error
-        if frame is None:
+        if answer is None:
             raise AgentError("the agent died while it trained")
-        if frame.kind == "failed":
+        if answer.kind == "failed":
             self.broken = False
-            raise AgentError(f"the training failed with {str(frame.body.get('kind'))[:80]!r}")
-        if frame.kind != "update":
-            raise WireError(f"the agent sent {frame.kind[:40]!r} where an update was expected")
-        update = frame.array("update", "float32", 1)
+            raise AgentError(f"the training failed with {str(answer.body.get('kind'))[:80]!r}")
+        if answer.kind != "update":
+            raise WireError(f"the agent sent {answer.kind[:40]!r} where an update was expected")
+        update = answer.array("update", "float32", 1)
         self.broken = False
-        if update.size != weights.size:
-            raise ContributionError(f"an update of {update.size} numbers for a model of {weights.size}")
+        if update.size != size:
+            raise ContributionError(f"an update of {update.size} numbers for a model of {size}")
         return update
 
 

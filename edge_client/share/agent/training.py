@@ -9,13 +9,20 @@ from __future__ import annotations
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from edge_client.share.agent.channel import AgentChannel
+from edge_client.share.agent.pipe import Frame
 from edge_client.share.agent.process import AgentLimits, RemoteTrainer
 from edge_client.share.port import FeaturesArray, TargetsArray, UpdateArray, WeightsArray
 from shared_models.errors import AgentError, WireError
+from shared_models.local_tuning import LocalTuning
 from shared_models.wire import LocalTraining
 
 
@@ -62,6 +69,28 @@ class TrainingProcess:
         self, local: LocalTraining, features: FeaturesArray, targets: TargetsArray, weights: WeightsArray
     ) -> UpdateArray:
         """Raises AgentError if it was aborted or its process failed, ContributionError for an update of another size."""
+        return self._run(lambda train: train(local, features, targets, weights))
+
+    def tune(
+        self,
+        tuning: LocalTuning,
+        features: FeaturesArray,
+        targets: TargetsArray,
+        weights: WeightsArray,
+        replay_features: FeaturesArray,
+        replay_targets: TargetsArray,
+    ) -> UpdateArray:
+        """A `Tuner`, in a process of its own as a training is. Raises as a call."""
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "features": np.asarray(features, np.float32),
+            "targets": np.asarray(targets, np.int64),
+            "weights": np.asarray(weights, np.float32),
+            "replay_features": np.asarray(replay_features, np.float32),
+            "replay_targets": np.asarray(replay_targets, np.int64),
+        }
+        return self._run(lambda train: train.ask(Frame("tune", asdict(tuning), arrays), weights.size))
+
+    def _run(self, ask: Callable[[RemoteTrainer], UpdateArray]) -> UpdateArray:
         with tempfile.TemporaryDirectory(prefix="tacit-training-", ignore_cleanup_errors=True) as home:
             try:
                 with self._guard:
@@ -69,8 +98,7 @@ class TrainingProcess:
                         raise AgentError("the training was aborted before it began")
                     self._channel = channel = AgentChannel(self._command, home, self._log_path)
                 channel.expect_preamble(self._limits.start_s)
-                train = RemoteTrainer(channel, self._limits.train_s, lambda frame: None)
-                return train(local, features, targets, weights)
+                return ask(RemoteTrainer(channel, self._limits.train_s, lambda frame: None))
             except OSError as error:
                 raise AgentError(f"the training process cannot be started: {type(error).__name__}") from error
             except WireError as error:
