@@ -47,12 +47,12 @@ def more_to_export(client: EdgeClient, examples: Examples, own: OwnIntents, tast
 
 def language_model_document(client: EdgeClient) -> dict[str, Any] | None:
     """The language model that the app has reword answers: where it is, and what it may be told. None if there is none."""
-    from shared_models.purposes import PERSONALISATION
+    from shared_models.purposes import REMOTE_LANGUAGE_MODEL
 
     config = client.config
     if config.local_model is None:
         return None
-    here, consent = config.local_model.stays_here, client.consent.is_granted(PERSONALISATION.name)
+    here, consent = config.local_model.stays_here, client.consent.is_granted(REMOTE_LANGUAGE_MODEL.name)
     return {
         "description": config.local_model.description(),
         "stays_here": here,

@@ -192,7 +192,13 @@ class Chat:
         self._whisper("what you write stays on this device; /help shows what else you can type")
 
     def _ask_consent(self) -> None:
-        open_questions = [purpose for purpose in PURPOSES.values() if not self._client.consent.was_asked(purpose.name)]
+        model = self._client.config.local_model
+        elsewhere = model is not None and not model.stays_here
+        open_questions = [
+            purpose
+            for purpose in PURPOSES.values()
+            if not self._client.consent.was_asked(purpose.name) and (elsewhere or not purpose.needs_remote_model)
+        ]
         if any(purpose.needs_policy for purpose in open_questions):
             from edge_client.share.device import purposes_in_policy
 

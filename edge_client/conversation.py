@@ -20,6 +20,7 @@ from edge_client.decide.decision import Decision
 from edge_client.dialogue_turns import DialogueTurns, Draft, Heard, Thread
 from edge_client.giving_way import gives_way
 from edge_client.held_models import HeldModels
+from edge_client.know.consent import Consent
 from edge_client.know.store import Store
 from edge_client.knowledge import Knowledge
 from edge_client.logged_suggestions import LoggedSuggestions
@@ -42,6 +43,7 @@ class Conversations:
         self,
         config: EdgeConfig,
         store: Store,
+        consent: Consent,
         held: HeldModels,
         known: Knowledge,
         suggestions: Suggestions,
@@ -59,7 +61,7 @@ class Conversations:
         self._active, self._staleness, self._understand = active, staleness, understand
         self._is_own, self._learn_choice = is_own, learn_choice
         self._threads: OrderedDict[str, Thread] = OrderedDict()
-        self._speaking = Speaking(config.local_model, config.model_may_see)
+        self._speaking = Speaking(consent, config.local_model, config.model_may_see)
         self._turns = DialogueTurns(
             config,
             held,

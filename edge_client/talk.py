@@ -59,6 +59,7 @@ class Talk:
         self._conversations = Conversations(
             config,
             store,
+            consent,
             held,
             known,
             self._suggestions,

@@ -26,6 +26,8 @@ class Purpose:
     """Who gets anything of it; empty if nothing leaves the device."""
     needs_policy: bool = False
     """True if a user is asked only where the fleet's policy names it: nobody is asked for what nobody does."""
+    needs_remote_model: bool = False
+    """True if a user is asked only where the app has a language model on another machine word the answers."""
     profiling: bool = True
     """True if it learns about one person or adapts to one: then an objection to profiling, or `Sec-GPC: 1`, stops it."""
 
@@ -92,6 +94,16 @@ QUALITY_CHECK = Purpose(
     needs_policy=True,
 )
 
+REMOTE_LANGUAGE_MODEL = Purpose(
+    "remote-language-model",
+    "Let a language model on another machine word the answers",
+    "What the assistant is about to tell you, and what you wrote if the app has set that, may be sent to the language model that "
+    "the app has named; switched off, answers are worded on this device.",
+    data=("what the assistant is about to answer", "what the user wrote, if the app has set that it may be told"),
+    recipients=("whoever runs the language model that the app has named",),
+    needs_remote_model=True,
+)
+
 PURPOSES: dict[str, Purpose] = {
     purpose.name: purpose
     for purpose in (
@@ -101,12 +113,15 @@ PURPOSES: dict[str, Purpose] = {
         PREFERENCE_MODEL,
         SUGGESTION_MODEL,
         QUALITY_CHECK,
+        REMOTE_LANGUAGE_MODEL,
     )
 }
 """All purposes, by name, in the order in which a user is asked."""
 
-SHARED: tuple[str, ...] = tuple(purpose.name for purpose in PURPOSES.values() if purpose.recipients)
-"""Names of the purposes for which anything may leave a device."""
+SHARED: tuple[str, ...] = tuple(
+    purpose.name for purpose in PURPOSES.values() if purpose.recipients and not purpose.needs_remote_model
+)
+"""Names of the purposes for which anything may leave a device in rounds, through the gate."""
 
 
 def find_purpose(name: str) -> Purpose:

@@ -12,11 +12,13 @@ from edge_client.answer.wording import TONES, Spoken, Tone, Wording
 from edge_client.understand.places import Gazetteer
 from edge_client.understand.state import Question, Turn
 from shared_models.languages import LANGUAGES
+from shared_models.purposes import REMOTE_LANGUAGE_MODEL
 
 if TYPE_CHECKING:
     from edge_client.answer.local_model import LocalModelConfig, LocalSpeaker, Share
     from edge_client.decide.suggesting import Choices
     from edge_client.decide.travel_trip import Wish
+    from edge_client.know.consent import Consent
 
 Value = Callable[[str], Any]
 """Name of an attribute of the profile -> its value, None if it is not known or may not be used."""
@@ -25,9 +27,9 @@ Value = Callable[[str], Any]
 class Speaking:
     """The voice of one client. Holds nothing of the user; what the profile says is asked for with each turn."""
 
-    def __init__(self, model: LocalModelConfig | None, shares: Sequence[Share] = ()) -> None:
+    def __init__(self, consent: Consent, model: LocalModelConfig | None, shares: Sequence[Share] = ()) -> None:
         """`model`: what rewords answers; None: nothing does. `shares`: what its prompts may hold beside the answer itself."""
-        self._model, self._shares = model, tuple(shares)
+        self._consent, self._model, self._shares = consent, model, tuple(shares)
         self._speaker: tuple[Gazetteer | None, LocalSpeaker] | None = None
 
     @staticmethod
@@ -81,8 +83,9 @@ class Speaking:
         personal: bool,
     ) -> Spoken:
         """In the model's words if they pass every check. `personal`: the user has consented to personalisation; without that
-        nothing is sent to another machine, whatever the app has configured."""
-        if self._model is None or not (personal or self._model.stays_here):
+        no reason that tells of the user is in the prompt. Nothing is sent to another machine without the user's
+        consent to that, whatever the app has configured."""
+        if self._model is None or not (self._model.stays_here or self._consent.is_granted(REMOTE_LANGUAGE_MODEL.name)):
             return spoken
         if self._speaker is None or self._speaker[0] is not gazetteer:
             from edge_client.answer.local_model import LocalSpeaker

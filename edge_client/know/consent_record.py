@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shared_models.errors import ConfigError
-from shared_models.purposes import NOTICE_VERSION, PURPOSES
+from shared_models.purposes import NOTICE_VERSION, PURPOSES, REMOTE_LANGUAGE_MODEL
 
 SCHEMA_VERSION = "ISO/IEC TS 27560:2023; tacit-consent/1"
 GRANTED, DECLINED, WITHDRAWN = "granted", "declined", "withdrawn"
@@ -31,6 +31,7 @@ PRIVACY_RIGHTS = (
     "objection",
     "withdrawal of consent",
 )
+ELSEWHERE = "on this device; what leaves it goes to the language model that the app has named, as it is, without noise"
 MAX_CONTROLLERS = 20
 MAX_WORDS = 500
 
@@ -142,6 +143,12 @@ class ConsentReceipt:
         }
 
 
+def _processing_method(receipt: ConsentReceipt) -> str:
+    if receipt.purpose == REMOTE_LANGUAGE_MODEL.name:
+        return ELSEWHERE
+    return SHARED if receipt.recipients else "on this device only"
+
+
 def consent_record(receipts: Iterable[ConsentReceipt]) -> dict[str, Any]:
     """The record of one purpose: `receipts` are its events, oldest first, at least one; the latest says what is in force."""
     events = list(receipts)
@@ -164,7 +171,7 @@ def consent_record(receipts: Iterable[ConsentReceipt]) -> dict[str, Any]:
                     "pii_information": [{"pii_type": kind, "pii_optional": True} for kind in last.data],
                     "pii_controllers": [party["party_id"] for party in last.controllers],
                     "collection_method": "what the user does and writes in the app, on this device",
-                    "processing_method": SHARED if last.recipients else "on this device only",
+                    "processing_method": _processing_method(last),
                     "storage_locations": ["this device"],
                     "retention_period": last.retention,
                     "recipient_third_parties": list(last.recipients),

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from edge_client.account import language_model_document, shared_document
-from shared_models.purposes import PURPOSES
+from shared_models.purposes import PURPOSES, REMOTE_LANGUAGE_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -100,12 +100,15 @@ def language_model(client: EdgeClient) -> dict[str, Any] | None:
         return None
     description = str(document["description"])
     told = "; ".join(_TOLD[share] for share in document["may_see"]) or "no more"
-    return {**document, "description": description[0].upper() + description[1:], "told": told}
+    switch = REMOTE_LANGUAGE_MODEL.title
+    return {**document, "description": description[0].upper() + description[1:], "told": told, "switch": switch}
 
 
 def consents_page(client: EdgeClient) -> dict[str, Any]:
     """The switches, in the order in which a user is asked."""
     document = client.consent.document()
+    model = language_model(client)
+    elsewhere = model is not None and not model["stays_here"]
     switches = [
         {
             "name": name,
@@ -119,6 +122,7 @@ def consents_page(client: EdgeClient) -> dict[str, Any]:
             "restricted": document[name]["state"] == "restricted",
         }
         for name, purpose in PURPOSES.items()
+        if not purpose.needs_remote_model or elsewhere or client.consent.was_asked(name)
     ]
     receipts = [
         {
@@ -134,7 +138,7 @@ def consents_page(client: EdgeClient) -> dict[str, Any]:
         "switches": switches,
         "objects": client.consent.objects_to_profiling,
         "changes": receipts[:MOST_RECEIPTS],
-        "language_model": language_model(client),
+        "language_model": model,
     }
 
 

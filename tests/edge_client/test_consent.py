@@ -29,6 +29,7 @@ NOTICES = {
     "preference-model": "4948bf20",
     "suggestion-model": "ab4cd622",
     "quality-check": "ef185f1b",
+    "remote-language-model": "4db2fd3c",
 }
 """First digits of the SHA-256 of the wording at NOTICE_VERSION 1."""
 

@@ -32,6 +32,7 @@ from edge_client.understand.state import DialogueState, Slot, Turn
 from shared_models.domain import TRAVEL
 from shared_models.languages.place_list import Place
 from shared_models.optional_targets import read_profile
+from shared_models.purposes import PURPOSES
 from shared_models.travel.catalogue import LANGUAGES, load_catalogue
 
 if TYPE_CHECKING:
@@ -243,13 +244,38 @@ def test_without_the_users_consent_nothing_is_sent_to_a_model_on_another_machine
         "may_see": ["words", "reasons"],
         "in_use": False,
     }
-    client.consent.grant("personalisation")
+    for other in PURPOSES:
+        if other != "remote-language-model":
+            client.consent.grant(other)
+    assert client.respond(WHERE).text
+    assert called == []
+    client.consent.grant("remote-language-model")
     assert client.respond(WHERE).text
     assert called == ["llm.elsewhere.example"]
     assert client.export()["language_model"]["in_use"]
     client.rights.object_to_profiling()
     client.respond(WHERE)
+    client.rights.withdraw_objection()
+    client.consent.withdraw("remote-language-model")
+    client.respond(WHERE)
     assert len(called) == 1
+
+
+def test_only_who_has_a_model_on_another_machine_is_asked_about_one(opened: Open) -> None:
+    from edge_client.sidecar.centre_view import consents_page
+
+    def switches(model: LocalModelConfig | None) -> set[str]:
+        client = opened(local_model=model)
+        try:
+            return {switch["name"] for switch in consents_page(client)["switches"]}
+        finally:
+            client.close()
+
+    without = switches(None)
+    assert without == set(PURPOSES) - {"remote-language-model"}
+    assert switches(LocalModelConfig(url="http://127.0.0.1:9/v1", model="tiny")) == without
+    elsewhere = LocalModelConfig(url="https://llm.elsewhere.example/v1", model="big", allow_remote=True)
+    assert switches(elsewhere) == set(PURPOSES)
 
 
 def test_the_privacy_centre_says_where_the_model_is_and_what_it_may_see(opened: Open) -> None:
