@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from real_bundle import RealBundle
 
     from aggregator.deployment import FleetServer
+    from edge_client.bundles import BundleStore
     from shared_models.domain import Domain
     from shared_models.encoder import EncoderFiles
     from shared_models.text_encoder import TextEncoder
@@ -62,6 +63,22 @@ def real_bundle(tmp_path_factory: pytest.TempPathFactory) -> RealBundle:
     from real_bundle import RealBundle
 
     return RealBundle(tmp_path_factory.mktemp("real"))
+
+
+@pytest.fixture(scope="session")
+def travel(real_bundle: RealBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BundleStore]:
+    """The same with everything that the assistant's conversations need, arrived on a device. Shared by many clients."""
+    from travel_bundle import travel_bundles
+
+    from edge_client.loaded_models import load_encoder, load_head
+
+    store = travel_bundles(real_bundle, tmp_path_factory.mktemp("travel"))
+    bundle = store.current()
+    assert bundle is not None
+    # Clients of one process share what is loaded: kept alive, it is loaded once.
+    loaded = load_encoder(bundle), load_head(bundle)
+    yield store
+    del loaded
 
 
 @pytest.fixture(scope="session")

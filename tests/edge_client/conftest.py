@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from travel_clients import Open, TickingClock, opening
 
 from edge_client import EdgeClient, EdgeConfig
 from edge_client.bundles import BundleStore
@@ -30,3 +31,15 @@ def client(bundles: BundleStore, tmp_path: Path) -> Iterator[EdgeClient]:
     """A new device of its own, open."""
     with EdgeClient.open(tmp_path / "home", key=CLIENT_KEY, config=EdgeConfig(bundles=bundles)) as opened:
         yield opened
+
+
+@pytest.fixture
+def clock() -> TickingClock:
+    return TickingClock()
+
+
+@pytest.fixture
+def opened(travel: BundleStore, tmp_path: Path, clock: TickingClock) -> Iterator[Open]:
+    """Opens a device of the travel assistant; again for the same home, which closes the one before."""
+    with opening(travel, tmp_path / "home", clock) as open_client:
+        yield open_client

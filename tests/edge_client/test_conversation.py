@@ -7,83 +7,25 @@ import http.server
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
-from travel_bundle import NOW_S, catalogue, travel_bundles
+from travel_bundle import catalogue
+from travel_clients import Open, TickingClock
 
-from edge_client import AsyncEdgeClient, EdgeClient, EdgeConfig
+from edge_client import AsyncEdgeClient, EdgeClient
 from edge_client.answer.claims import unsupported
 from edge_client.answer.local_model import LocalModelConfig
-from edge_client.bundles import BundleStore
 from edge_client.chat import Chat
 from edge_client.decide.elicitation import AskingLimits
 from edge_client.decide.learned import TABLES
-from edge_client.loaded_models import load_encoder, load_head
-from shared_models.domain import TRAVEL
 from shared_models.errors import InputError, StoreWriteError, TextError, UnknownDecisionError
-from shared_models.optional_targets import read_profile
 from shared_models.rules.ruleset import Rule, RuleSet
 
-if TYPE_CHECKING:
-    from real_bundle import RealBundle
-
-KEY = bytes(range(32))
 WHERE = "Where should I go in December for under 100 € a night?"
-NEVER = AskingLimits(per_session=0)
-SCHEMA = read_profile((TRAVEL / "profile.yaml").read_bytes())
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = NOW_S
-
-    def __call__(self) -> float:
-        self.now_s += 1.0
-        return self.now_s
-
-
-@pytest.fixture(scope="session")
-def travel(real_bundle: RealBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BundleStore]:
-    store = travel_bundles(real_bundle, tmp_path_factory.mktemp("travel"))
-    bundle = store.current()
-    assert bundle is not None
-    # Clients of one process share what is loaded: kept alive, it is loaded once.
-    loaded = load_encoder(bundle), load_head(bundle)
-    yield store
-    del loaded
-
-
-Open = Callable[..., EdgeClient]
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def opened(travel: BundleStore, tmp_path: Path, clock: Clock) -> Iterator[Open]:
-    """Opens the same home again and again; the last one is closed in the end."""
-    clients: list[EdgeClient] = []
-
-    def open_client(*purposes: str, **options: Any) -> EdgeClient:
-        if clients:
-            clients[-1].close()
-        settings = {"bundles": travel, "clock": clock, "random_seed": 7, "asking": NEVER, **options}
-        client = EdgeClient.open(tmp_path / "home", key=KEY, config=EdgeConfig(**settings), schema=SCHEMA)
-        for purpose in purposes:
-            client.consent.grant(purpose)
-        clients.append(client)
-        return client
-
-    yield open_client
-    for client in clients:
-        client.close()
 
 
 def month_of(id: str, month: int) -> tuple[float, float]:
@@ -229,7 +171,7 @@ def test_an_objection_to_profiling_stops_learning_but_not_suggesting(opened: Ope
     assert len(learned.outcomes()) == 1
 
 
-def test_events_of_the_app_become_signals_and_late_rewards(opened: Open, clock: Clock) -> None:
+def test_events_of_the_app_become_signals_and_late_rewards(opened: Open, clock: TickingClock) -> None:
     client = opened("personalisation")
     offered = client.respond("Where should I go in July?").suggestions
     client.capture.receive(

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
-from travel_bundle import NOW_S, travel_bundles
+from travel_bundle import NOW_S
+from travel_clients import KEY, NEVER, Open, TickingClock
 
 from edge_client import EdgeClient, EdgeConfig
 from edge_client.bundles import BundleStore
-from edge_client.decide.elicitation import AskingLimits
 from edge_client.improve.improvement import NIGHTS_TABLE, ReadyToTune
 from edge_client.improve.nightly import NightReport, Step
 from edge_client.know.store import Store
@@ -24,46 +23,8 @@ from shared_models.errors import DecisionError, StoreWriteError
 from shared_models.local_tuning import LocalTuning
 from shared_models.optional_targets import read_profile
 
-if TYPE_CHECKING:
-    from real_bundle import RealBundle
-
-KEY = bytes(range(32))
 WHERE = "Where should I go in December?"
-SCHEMA = read_profile((TRAVEL / "profile.yaml").read_bytes())
 BOOKED = {"type": "track", "event": "booking_completed", "properties": {"destination": "Lisbon"}}
-Open = Callable[..., EdgeClient]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = NOW_S
-
-    def __call__(self) -> float:
-        self.now_s += 1.0
-        return self.now_s
-
-
-@pytest.fixture(scope="module")
-def travel(real_bundle: RealBundle, tmp_path_factory: pytest.TempPathFactory) -> BundleStore:
-    return travel_bundles(real_bundle, tmp_path_factory.mktemp("memory-travel"))
-
-
-@pytest.fixture
-def opened(travel: BundleStore, tmp_path: Path) -> Iterator[Open]:
-    clients: list[EdgeClient] = []
-
-    def open_client(*purposes: str, **options: Any) -> EdgeClient:
-        settings = {"bundles": travel, "clock": Clock(), "random_seed": 7, "asking": AskingLimits(per_session=0)}
-        config = EdgeConfig(**{**settings, **options})
-        client = EdgeClient.open(tmp_path / "home", key=KEY, config=config, schema=SCHEMA)
-        for purpose in purposes:
-            client.consent.grant(purpose)
-        clients.append(client)
-        return client
-
-    yield open_client
-    for client in clients:
-        client.close()
 
 
 def test_events_that_were_erased_are_no_taste_any_more(opened: Open) -> None:
@@ -78,7 +39,7 @@ def test_events_that_were_erased_are_no_taste_any_more(opened: Open) -> None:
 
 
 def test_events_that_expired_are_no_taste_any_more(opened: Open) -> None:
-    clock = Clock()
+    clock = TickingClock()
     client = opened("personalisation", "preference-model", clock=clock)
     client.respond(WHERE)
     client.capture.receive(BOOKED)
@@ -173,7 +134,7 @@ def test_events_of_another_purpose_are_no_taste_once_that_purpose_is_withdrawn(
     text = text.replace("  booking_completed:\n    ", "  booking_completed:\n    purpose: personal-learning\n    ")
     assert "purpose: personal-learning" in text
     schema = read_profile(text.encode())
-    config = EdgeConfig(bundles=travel, clock=Clock(), random_seed=7, asking=AskingLimits(per_session=0))
+    config = EdgeConfig(bundles=travel, clock=TickingClock(), random_seed=7, asking=NEVER)
     with EdgeClient.open(tmp_path / "other", key=KEY, config=config, schema=schema) as client:
         for purpose in ("personalisation", "personal-learning"):
             client.consent.grant(purpose)
@@ -205,7 +166,7 @@ def test_a_reaction_given_again_after_a_full_disk_counts(opened: Open, monkeypat
 def test_an_event_of_a_restricted_purpose_is_no_taste(travel: BundleStore, tmp_path: Path) -> None:
     text = (TRAVEL / "profile.yaml").read_text()
     text = text.replace("  booking_completed:\n    ", "  booking_completed:\n    purpose: personal-learning\n    ")
-    config = EdgeConfig(bundles=travel, clock=Clock(), random_seed=7, asking=AskingLimits(per_session=0))
+    config = EdgeConfig(bundles=travel, clock=TickingClock(), random_seed=7, asking=NEVER)
     home = tmp_path / "restricted"
     with EdgeClient.open(home, key=KEY, config=config, schema=read_profile(text.encode())) as client:
         for purpose in ("personalisation", "personal-learning"):
@@ -217,7 +178,7 @@ def test_an_event_of_a_restricted_purpose_is_no_taste(travel: BundleStore, tmp_p
 
 
 def test_an_event_counts_until_its_retention_is_over_though_nobody_erased_it(opened: Open) -> None:
-    clock = Clock()
+    clock = TickingClock()
     client = opened("personalisation", clock=clock)
     client.respond(WHERE)
     client.capture.receive(BOOKED)

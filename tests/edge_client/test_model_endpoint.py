@@ -3,46 +3,21 @@
 from __future__ import annotations
 
 import datetime
-import json
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from listening_model import listening
 
 from edge_client.answer import endpoint as endpoint_module
 from edge_client.answer.local_model import LocalModelConfig, endpoint, is_loopback
 from shared_models.errors import ConfigError, LocalModelError
-
-
-@contextmanager
-def listening(prompts: list[str], tls: ssl.SSLContext) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            prompts.append(body["messages"][1]["content"])
-            raw = b"{}"
-            self.send_response(200)
-            self.send_header("content-length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.socket = tls.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"https://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_localhost_over_tls_is_this_machine_whatever_name_service_says(monkeypatch: pytest.MonkeyPatch) -> None:

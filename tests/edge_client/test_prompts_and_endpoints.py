@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import date
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from travel_bundle import NOW_S, travel_bundles
+from listening_model import listening
+from travel_clients import Open
 
-from edge_client import EdgeClient, EdgeConfig
 from edge_client.answer import endpoint as endpoint_module
 from edge_client.answer.local_model import LocalModelConfig, LocalSpeaker, build_prompt
 from edge_client.answer.offers import PUBLIC_KINDS, spoken_offer
 from edge_client.answer.wording import Wording
-from edge_client.bundles import BundleStore
-from edge_client.decide.elicitation import AskingLimits
 from edge_client.decide.travel import Suggestion, TravelAdviser
 from edge_client.decide.travel_reasons import LASTING, Reason
 from edge_client.decide.travel_trip import Known, wish_of
@@ -29,81 +21,11 @@ from edge_client.sidecar.stream import Hub
 from edge_client.sidecar.turns import Turns
 from edge_client.understand.amounts import Budget
 from edge_client.understand.state import DialogueState, Slot, Turn
-from shared_models.domain import TRAVEL
 from shared_models.languages.place_list import Place
-from shared_models.optional_targets import read_profile
 from shared_models.purposes import PURPOSES
 from shared_models.travel.catalogue import LANGUAGES, load_catalogue
 
-if TYPE_CHECKING:
-    from real_bundle import RealBundle
-
-KEY = bytes(range(32))
 WHERE = "Where should I go in December?"
-SCHEMA = read_profile((TRAVEL / "profile.yaml").read_bytes())
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = NOW_S
-
-    def __call__(self) -> float:
-        self.now_s += 1.0
-        return self.now_s
-
-
-@pytest.fixture(scope="session")
-def talking_travel(real_bundle: RealBundle, tmp_path_factory: pytest.TempPathFactory) -> BundleStore:
-    return travel_bundles(real_bundle, tmp_path_factory.mktemp("talking-travel"))
-
-
-Open = Callable[..., EdgeClient]
-
-
-@pytest.fixture
-def opened(talking_travel: BundleStore, tmp_path: Path) -> Iterator[Open]:
-    clients: list[EdgeClient] = []
-
-    def open_client(*purposes: str, **options: Any) -> EdgeClient:
-        settings = {
-            "bundles": talking_travel,
-            "clock": Clock(),
-            "random_seed": 7,
-            "asking": AskingLimits(per_session=0),
-        }
-        config = EdgeConfig(**{**settings, **options})
-        client = EdgeClient.open(tmp_path / "home", key=KEY, config=config, schema=SCHEMA)
-        for purpose in purposes:
-            client.consent.grant(purpose)
-        clients.append(client)
-        return client
-
-    yield open_client
-    for client in clients:
-        client.close()
-
-
-@contextmanager
-def listening(prompts: list[str]) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            prompts.append(body["messages"][1]["content"])
-            raw = b"{}"
-            self.send_response(200)
-            self.send_header("content-length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_why_tells_a_model_nothing_of_the_profile_without_reasons_allowed(opened: Open) -> None:

@@ -2,61 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import pytest
 from sidecar_calls import InProcess
-from travel_bundle import NOW_S, travel_bundles
+from travel_clients import Open
 
-from edge_client import EdgeClient, EdgeConfig
-from edge_client.bundles import BundleStore
-from edge_client.decide.elicitation import AskingLimits
 from edge_client.sidecar.app import Sidecar
 from edge_client.sidecar.tokens import Apps
-from shared_models.domain import TRAVEL
-from shared_models.optional_targets import read_profile
 
-if TYPE_CHECKING:
-    from real_bundle import RealBundle
-
-KEY = bytes(range(32))
 WHERE = "Where should I go in December?"
-SCHEMA = read_profile((TRAVEL / "profile.yaml").read_bytes())
-Open = Callable[..., EdgeClient]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = NOW_S
-
-    def __call__(self) -> float:
-        self.now_s += 1.0
-        return self.now_s
-
-
-@pytest.fixture(scope="module")
-def travel(real_bundle: RealBundle, tmp_path_factory: pytest.TempPathFactory) -> BundleStore:
-    return travel_bundles(real_bundle, tmp_path_factory.mktemp("apps-travel"))
-
-
-@pytest.fixture
-def opened(travel: BundleStore, tmp_path: Path) -> Iterator[Open]:
-    clients: list[EdgeClient] = []
-
-    def open_client(*purposes: str, **options: Any) -> EdgeClient:
-        settings = {"bundles": travel, "clock": Clock(), "random_seed": 7, "asking": AskingLimits(per_session=0)}
-        config = EdgeConfig(**{**settings, **options})
-        client = EdgeClient.open(tmp_path / "home", key=KEY, config=config, schema=SCHEMA)
-        for purpose in purposes:
-            client.consent.grant(purpose)
-        clients.append(client)
-        return client
-
-    yield open_client
-    for client in clients:
-        client.close()
 
 
 def test_who_may_only_capture_learns_no_suggestion(opened: Open) -> None:

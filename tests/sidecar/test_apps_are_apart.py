@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from sidecar_calls import InProcess
-from travel_bundle import travel_bundles
 
 from edge_client import EdgeConfig
 from edge_client.bundles import BundleStore
@@ -27,16 +26,11 @@ WHERE = "Where should I go in December?"
 GPC = {"Sec-GPC": "1"}
 
 
-@pytest.fixture(scope="module")
-def bundles(real_bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> BundleStore:
-    return travel_bundles(real_bundle, tmp_path_factory.mktemp("apart"))
-
-
 @pytest.fixture
-def shared(bundles: BundleStore, tmp_path: Path) -> Iterator[SimpleNamespace]:
+def shared(travel: BundleStore, tmp_path: Path) -> Iterator[SimpleNamespace]:
     """Two apps that talk, and one that may only capture."""
     home = tmp_path / "home"
-    with EdgeClient(Store(home, key=bytes(32)), bundles, EdgeConfig(bundles=bundles, random_seed=7)) as client:
+    with EdgeClient(Store(home, key=bytes(32)), travel, EdgeConfig(bundles=travel, random_seed=7)) as client:
         client.consent.grant("personalisation")
         client.consent.grant("personal-learning")
         apps = Apps(home)

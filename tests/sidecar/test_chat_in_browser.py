@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import pytest
 from browser import Browser, browser
 from page_check import CHECK
-from travel_bundle import travel_bundles
 
 from edge_client import EdgeConfig
+from edge_client.bundles import BundleStore
 from edge_client.client import EdgeClient
 from edge_client.know.store import Store
 from edge_client.sidecar.app import Sidecar
@@ -28,10 +28,9 @@ ATTACK = "<img src=x onerror=alert(1)><script>alert(2)</script>{{7*7}}"
 
 
 @pytest.fixture(scope="module")
-def running(real_bundle: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    root: Path = tmp_path_factory.mktemp("chat")
-    home, bundles = root / "home", travel_bundles(real_bundle, root)
-    with EdgeClient(Store(home, key=bytes(32)), bundles, EdgeConfig(bundles=bundles)) as client:
+def running(travel: BundleStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    home: Path = tmp_path_factory.mktemp("chat") / "home"
+    with EdgeClient(Store(home, key=bytes(32)), travel, EdgeConfig(bundles=travel)) as client:
         for purpose in ("personalisation", "personal-learning"):
             client.consent.grant(purpose)
         sidecar = Sidecar(client, Apps(home))

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from travel_bundle import travel_bundles
 
 from edge_client import EdgeConfig
+from edge_client.bundles import BundleStore
 from edge_client.client import EdgeClient
 from edge_client.know.store import Store
 from edge_client.sidecar.app import Sidecar
@@ -24,10 +24,9 @@ WARM = "I want to go somewhere warm in May"
 
 
 @pytest.fixture(scope="module")
-def running(real_bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    root: Path = tmp_path_factory.mktemp("openai-travel")
-    home, bundles = root / "home", travel_bundles(real_bundle, root)
-    with EdgeClient(Store(home, key=bytes(32)), bundles, EdgeConfig(bundles=bundles)) as client:
+def running(travel: BundleStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    home: Path = tmp_path_factory.mktemp("openai-travel") / "home"
+    with EdgeClient(Store(home, key=bytes(32)), travel, EdgeConfig(bundles=travel)) as client:
         client.consent.grant("personalisation")
         apps = Apps(home)
         token = apps.register("front-end")
