@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from edge_client.know.consent import Consent
@@ -71,18 +72,23 @@ class DecisionLog:
                         table.delete(old)
         return key
 
-    def recent(self, n: int = 50) -> list[dict[str, Any]]:
+    def recent(self, n: int = 50, *, within: str = "") -> list[dict[str, Any]]:
         """The latest `n` decisions, newest first: `id`, `at_s` (Unix seconds), `kind`, `chosen`, `reasons`, `context`.
 
-        With `conversation`, if it was made in one.
+        With `conversation`, if it was made in one; `within`: only of conversations whose name begins so.
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
             raise InputError(f"n is {str(n)[:60]!r}, expected a whole number from 0")
         with self._store.lock:
             table = self._table
             keys = table.keys()
-            found = [(key, table.get(key)) for key in reversed(keys[max(0, len(keys) - n) :])]
-        return [{"id": key, **entry} for key, entry in found if entry is not None]
+            kept = ((key, table.get(key)) for key in reversed(keys))
+            of_interest = (
+                {"id": key, **entry}
+                for key, entry in kept
+                if entry is not None and entry.get("conversation", "").startswith(within)
+            )
+            return list(islice(of_interest, n))
 
     def find(self, id: str) -> dict[str, Any] | None:
         """One decision as `recent` gives it; None if it is not kept (any more)."""

@@ -86,6 +86,7 @@ class Centre:
             "uncorrect": self._uncorrect,
             "remove": self._remove,
             "forget-decisions": self._forget_decisions,
+            "forget-nights": self._forget_nights,
             "pause": self._pause,
             "stop": self._stop,
             "quiet": self._quiet,
@@ -257,6 +258,10 @@ class Centre:
         self._hub.forget()
         return "decisions"
 
+    def _forget_nights(self, form: Mapping[str, str]) -> str:
+        self._client.improvement.reset()
+        return "known"
+
     def _pause(self, form: Mapping[str, str]) -> str:
         if self._scheduler is None:
             raise SidecarError("nothing is trained on this device", 404)
@@ -340,6 +345,7 @@ DONE = {
     "uncorrect": "Your correction is taken back.",
     "remove": "Erased.",
     "forget-decisions": "The list is erased.",
+    "forget-nights": "Forgotten. The published model is in use again.",
     "pause": "Changed. It holds from now on.",
     "stop": "Changed. It holds from now on.",
     "quiet": "Changed. It holds from now on.",

@@ -71,6 +71,26 @@ def known_page(client: EdgeClient) -> dict[str, Any]:
         "events": event_counts(client),
         "examples": inspected["examples"],
         "own_intents": inspected["own_intents"],
+        "nights": nights(client),
+    }
+
+
+def nights(client: EdgeClient) -> dict[str, Any]:
+    """When the last night was, and what the nights have learned of the user's words (`head`; None if nothing is in use)."""
+    kept = client.improvement.document()
+    head, last = kept["personal_head"]["in_force"], kept["last_night"]
+    measured = None if head is None else head["measured"]
+    return {
+        "last": "" if last is None else spoken_time(last["at_s"]),
+        "head": None
+        if measured is None
+        else {
+            "when": spoken_time(head["at_s"]),
+            "learned": measured["learned"],
+            "held_out": measured["held_out"],
+            "before": measured["before"]["own"],
+            "after": measured["after"]["own"],
+        },
     }
 
 

@@ -69,6 +69,7 @@ def run_serve(options: argparse.Namespace) -> int:
         from edge_client.sidecar.deliveries import StreamedDeliveries
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed: pip install 'tacit[sidecar]'") from error
+    from edge_client.improve.night_watch import NightWatch
     from edge_client.share.probes import system_probes
     from edge_client.share.scheduler import SCHEDULE_TABLE, Scheduler, kept_rules
 
@@ -99,12 +100,16 @@ def run_serve(options: argparse.Namespace) -> int:
         if options.socket is None:
             print(f"Privacy centre, once, within ten minutes: {address}{sidecar.centre_path()}", flush=True)
             print(f"Chat, once, within ten minutes: {address}{sidecar.chat_path()}", flush=True)
+        # An agent and a sidecar never have the store at the same time: whoever has it keeps the nights.
+        nights = NightWatch(client, scheduler, tell=lambda line: print(line, flush=True))
+        nights.start()
         try:
             with StreamedDeliveries(client.delivery, sidecar.hub):
                 serving.serve(sidecar, listening)
         except KeyboardInterrupt:
             return 0
         finally:
+            nights.stop()
             if options.socket is not None:
                 options.socket.unlink(missing_ok=True)
     return 0

@@ -136,14 +136,11 @@ def native_routes(client: EdgeClient, intake: Intake, gate: Gatekeeper, hub: Hub
     # -- decisions ------------------------------------------------------------------------------------------------
 
     @router.get("/decisions", dependencies=decide, tags=["decisions"])
-    def decisions(n: Annotated[int, Query(ge=1, le=500)] = 50) -> dict[str, Any]:
-        """The latest decisions and their reasons, newest first."""
+    def decisions(request: Request, n: Annotated[int, Query(ge=1, le=500)] = 50) -> dict[str, Any]:
+        """The latest decisions for the app that asks and their reasons, newest first. Those of other apps are theirs."""
+        own = client.decisions.recent(n, within=f"{request.state.app.name}/")
         return {
-            "decisions": [
-                # What other apps call their conversations is theirs.
-                {name: value for name, value in entry.items() if name != "conversation"}
-                for entry in client.decisions.recent(n)
-            ]
+            "decisions": [{name: value for name, value in entry.items() if name != "conversation"} for entry in own]
         }
 
     @router.post(
@@ -151,13 +148,13 @@ def native_routes(client: EdgeClient, intake: Intake, gate: Gatekeeper, hub: Hub
     )
     def decided(request: Request, choice: Annotated[Chosen, Depends(json_body(Chosen))]) -> dict[str, Any]:
         """Note a decision of the app's own, so that the user can see it and why. `id` is null without consent."""
-        since, own = hub.generation, f"{request.state.app.name}/"
+        since, app = hub.generation, request.state.app.name
         kept = client.decisions.record(
-            choice.kind, choice.chosen, choice.reasons, context=choice.context, conversation=own
+            choice.kind, choice.chosen, choice.reasons, context=choice.context, conversation=f"{app}/"
         )
         if kept is not None:
             told = {"id": kept, "action": choice.kind, "chosen": choice.chosen, "reasons": choice.reasons}
-            hub.publish(DECISION, told, since=since)
+            hub.publish(DECISION, told, since=since, to=app)
         return {"id": kept}
 
     @router.get(
@@ -168,10 +165,10 @@ def native_routes(client: EdgeClient, intake: Intake, gate: Gatekeeper, hub: Hub
         responses={200: {"description": "Server-sent events", "content": {"text/event-stream": {}}}},
     )
     async def stream(request: Request) -> StreamingResponse:
-        """Decisions, triggers and deliveries as they happen, as server-sent events. `Last-Event-ID` asks for what was missed."""
+        """The app's own decisions, triggers and deliveries as server-sent events. `Last-Event-ID` asks for what was missed."""
         last = request.headers.get("last-event-id", "")
         after = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None
-        return StreamingResponse(hub.listen(after), media_type="text/event-stream")
+        return StreamingResponse(hub.listen(after, app=request.state.app.name), media_type="text/event-stream")
 
     # -- the user's rights ----------------------------------------------------------------------------------------
 

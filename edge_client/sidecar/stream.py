@@ -1,4 +1,5 @@
-"""Server-sent events (WHATWG HTML, section 9.2): decisions, triggers and deliveries, to every app that listens, as they happen.
+"""Server-sent events (WHATWG HTML, section 9.2), as it happens: triggers and deliveries for every app that listens, decisions for
+the app that they were made in.
 
 Whoever reads too slowly loses the oldest events and is told how many. The last few can be had again with `Last-Event-ID`.
 """
@@ -29,6 +30,8 @@ class Sent:
     number: int
     kind: str
     data: str
+    to: str | None
+    """The app that it is for; None: all."""
 
     def text(self) -> str:
         return f"id: {self.number}\nevent: {self.kind}\ndata: {self.data}\n\n"
@@ -38,8 +41,12 @@ class Sent:
 class _Listener:
     loop: asyncio.AbstractEventLoop
     arrived: asyncio.Event
+    app: str | None
     waiting: deque[Sent] = field(default_factory=deque)
     lost: int = 0
+
+    def hears(self, sent: Sent) -> bool:
+        return sent.to is None or sent.to == self.app
 
 
 class Hub:
@@ -71,16 +78,21 @@ class Hub:
         with self._lock:
             return self._generation
 
-    def publish(self, kind: str, data: Mapping[str, Any], *, since: int | None = None) -> None:
-        """Give `data` to everybody who listens; never waits. Dropped if `since`, the generation when it began, is over."""
+    def publish(self, kind: str, data: Mapping[str, Any], *, since: int | None = None, to: str | None = None) -> None:
+        """Give `data` to everybody who listens, or to the app `to` alone; never waits.
+
+        Dropped if `since`, the generation when it began, is over.
+        """
         text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=str)
         with self._lock:
             if since is not None and since != self._generation:
                 return
             self._number += 1
-            sent = Sent(self._number, kind, text)
+            sent = Sent(self._number, kind, text, to)
             self._recent.append(sent)
             for listener in self._listeners:
+                if not listener.hears(sent):
+                    continue
                 if len(listener.waiting) >= MAX_WAITING:
                     listener.waiting.popleft()
                     listener.lost += 1
@@ -108,14 +120,17 @@ class Hub:
             for listener in self._listeners:
                 _wake(listener)
 
-    def listen(self, after: int | None = None) -> AsyncIterator[str]:
-        """The stream as text, from event `after` on if it is still remembered. Raises LimitError at once if too many listen."""
-        listener = _Listener(asyncio.get_running_loop(), asyncio.Event())
+    def listen(self, after: int | None = None, *, app: str | None = None) -> AsyncIterator[str]:
+        """The stream of `app` as text, from event `after` on if it is still remembered; without `app` what is for all.
+
+        Raises LimitError at once if too many listen.
+        """
+        listener = _Listener(asyncio.get_running_loop(), asyncio.Event(), app)
         with self._lock:
             if len(self._listeners) >= MAX_LISTENERS:
                 raise LimitError(f"{MAX_LISTENERS} streams are open already", 429, 5.0)
             if after is not None:
-                listener.waiting.extend(sent for sent in self._recent if sent.number > after)
+                listener.waiting.extend(sent for sent in self._recent if sent.number > after and listener.hears(sent))
             self._listeners.append(listener)
         return self._texts(listener)
 

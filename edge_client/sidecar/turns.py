@@ -39,7 +39,8 @@ class Turns:
         reply = self._client.respond(text, conversation=conversation)
         document = reply.document()
         told = {name: document[name] for name in _TOLD}
-        self._hub.publish(DECISION, {**told, "suggestions": [card.id for card in reply.suggestions]}, since=since)
+        told["suggestions"] = [card.id for card in reply.suggestions]
+        self._hub.publish(DECISION, told, since=since, to=conversation.partition("/")[0])
         return reply
 
     def reread(self, text: str, conversation: str, *, shown: bool = False) -> Reply:

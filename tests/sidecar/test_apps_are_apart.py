@@ -97,6 +97,20 @@ def test_conversations_of_others_are_not_named_to_apps(shared: SimpleNamespace) 
     assert shared.shop("GET", f"/v1/why/{noted['id']}").status_code == 422
 
 
+def test_an_app_sees_its_own_decisions_alone(shared: SimpleNamespace) -> None:
+    suggested(shared.diary)
+    offer = {"kind": "offer", "chosen": "late checkout", "reasons": ["so"]}
+    shared.shop("POST", "/v1/decisions", json=offer)
+    assert [one["chosen"] for one in shared.shop("GET", "/v1/decisions").json()["decisions"]] == ["late checkout"]
+    of_the_diary = shared.diary("GET", "/v1/decisions?n=2").json()["decisions"]
+    assert len(of_the_diary) == 2
+    assert "late checkout" not in [one["chosen"] for one in of_the_diary]
+    # The user sees all.
+    assert len(shared.client.decisions.recent(500)) > len(
+        shared.diary("GET", "/v1/decisions?n=500").json()["decisions"]
+    )
+
+
 def test_who_may_only_capture_learns_of_no_intent_of_the_users_own(shared: SimpleNamespace) -> None:
     shared.client.define_intent("oncology_visit", ["book my chemo", "when is my chemo"])
     for intent in ("a medical visit", "oncology_visit", "oncology"):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sidecar_calls import BASE, InProcess, Visitor
 
 from edge_client.client import EdgeClient
+from edge_client.improve.head_tuning import Measured, Score
 from edge_client.know.erasure_certificate import ErasureCertificate
 from edge_client.share.device import GATE_TABLE
 from edge_client.share.probes import system_probes
@@ -19,6 +22,7 @@ from edge_client.sidecar.app import Sidecar
 from edge_client.sidecar.sessions import IDLE_LIFE_S, LINK_LIFE_S, Sessions
 from edge_client.sidecar.tokens import Apps
 from shared_models.errors import AccessError
+from shared_models.local_tuning import LocalTuning
 
 ATTACK = '"><script>alert(1)</script>'
 
@@ -161,6 +165,25 @@ def test_what_is_known_stands_there_with_its_source_and_can_be_corrected(
     assert refused.status_code == 422
     assert "price_sensitivity" in refused.text
     assert visitor.send("do/correct", name="nonsense", value="1").status_code == 422
+
+
+def test_what_nights_have_learned_stands_there_and_is_forgotten_at_a_press(
+    visitor: Visitor, device: EdgeClient
+) -> None:
+    assert "Forget what nights have learned" not in visitor.see("known")
+    device.consent.grant("personal-learning")
+    score = Score(own=2, own_loss=0.9, public=40, outside=9)
+    measured = Measured(
+        before=score, after=replace(score, own=4), held_out=5, public=40, outside=10, learned=17, share=1.0
+    )
+    change = np.zeros((2, 3), np.float32)
+    device.improvement.head.keep(change, "0" * 64, 1, measured.document(), LocalTuning())
+    text = visitor.see("known")
+    assert "from 17 of your examples" in text
+    assert "Of 5 examples that were kept aside, 2 were right before and 4 are now." in text
+    assert visitor.send("do/forget-nights").status_code == 303
+    assert device.improvement.document()["personal_head"]["in_force"] is None
+    assert "Forget what nights have learned" not in visitor.see("known")
 
 
 def test_a_switch_changes_the_consent_and_erases(visitor: Visitor, device: EdgeClient) -> None:

@@ -99,6 +99,14 @@ def test_it_serves_an_app_with_the_token_that_it_printed(tmp_path: Path) -> None
     assert process.returncode == 0
 
 
+@pytest.mark.deep
+def test_it_keeps_the_nights_of_the_device_that_it_serves(tmp_path: Path) -> None:
+    with serving("--home", str(tmp_path / "home"), "--socket", str(tmp_path / "socket")) as (process, _):
+        assert process.stdout is not None
+        # It looks for the first time half a minute after its start.
+        assert next(line for line in process.stdout if line.startswith("night of "))
+
+
 def test_it_serves_on_a_unix_socket_that_goes_with_it(tmp_path: Path) -> None:
     home, path = tmp_path / "home", tmp_path / "socket"
     with serving("--home", str(home), "--socket", str(path)) as (_, lines):

@@ -119,6 +119,31 @@ def test_a_slow_listener_loses_the_oldest_and_is_told(monkeypatch: pytest.Monkey
     assert hub.listeners == 0
 
 
+def test_what_is_for_one_app_is_heard_by_no_other() -> None:
+    hub = Hub()
+
+    async def life() -> dict[str, list[str]]:
+        before = {app: hub.listen(app=app) for app in ("diary", "shop")}
+        for texts in before.values():
+            await anext(texts)
+        hub.publish("decision", {"chosen": "lisbon"}, to="diary")
+        hub.publish("trigger", {"trigger": "keen"})
+        after = {app: hub.listen(0, app=app) for app in ("diary", "shop")}
+        for texts in after.values():
+            await anext(texts)
+        heard: dict[str, list[str]] = {"diary": [], "shop": []}
+        for streams in (before, after):
+            for app, texts in streams.items():
+                heard[app] += [await anext(texts) for _ in range(2 if app == "diary" else 1)]
+                await texts.aclose()  # type: ignore[attr-defined]
+        return heard
+
+    heard = asyncio.run(life())
+    assert ["lisbon" in text for text in heard["diary"]] == [True, False, True, False]
+    assert not any("lisbon" in text for text in heard["shop"])
+    assert all("keen" in text for text in heard["shop"])
+
+
 def test_listeners_are_bounded_and_a_quiet_line_is_kept_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "MAX_LISTENERS", 1)
     monkeypatch.setattr(stream, "HEARTBEAT_S", 0.05)
