@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _LATELY_S = 30 * DAY_S
 _ATTRIBUTES = ("home_city", "home_airport", "trip_budget", "likes", "interests")
+_NEWCOMER_SIGNALS = 3
+"""Who has given fewer is a newcomer."""
 _WET = ("rain", "snow", "storm")
 _log = logging.getLogger(__name__)
 
@@ -90,11 +92,12 @@ class Suggestions:
     def choose(self, bundle: ActiveBundle, suggester: Suggester, wish: Wish, turn: int) -> tuple[Choices, Bandit]:
         """What to suggest now, and the policy that chose; never what a rule denies. Raises DecisionError."""
         bandit = self.learned.bandit(suggester.prior, self._random)
+        signals = self.signals(suggester.catalogue)
         choices = suggester.choose(
             wish,
             bandit,
-            around=self._around(turn),
-            personal=self._personal(bundle, suggester.catalogue),
+            around=self._around(turn, suggester, signals),
+            personal=self._personal(bundle, suggester.catalogue, signals),
             forbidden=self.denied,
             now_s=float(self._clock()),
         )
@@ -145,19 +148,24 @@ class Suggestions:
             # A clock that no calendar has: an answer matters more than its date.
             return datetime.now(UTC)
 
-    def _around(self, turn: int) -> Surroundings:
+    def _around(self, turn: int, suggester: Suggester, signals: Sequence[Signal]) -> Surroundings:
         if not self.learned.allowed:
             return Surroundings(turn)
-        now = self.now()
+        now, budget = self.now(), self.value("trip_budget")
         return Surroundings(
-            turn, now.hour, now.weekday() >= 5, self.value("device_type") == "phone", self.value("weather") in _WET
+            turn,
+            now.hour,
+            now.weekday() >= 5,
+            self.value("device_type") == "phone",
+            self.value("weather") in _WET,
+            newcomer=len(signals) < _NEWCOMER_SIGNALS,
+            saver=isinstance(budget, int | float) and budget < suggester.usual_price,
         )
 
-    def _personal(self, bundle: ActiveBundle, catalogue: Catalogue) -> Personal:
+    def _personal(self, bundle: ActiveBundle, catalogue: Catalogue, signals: Sequence[Signal]) -> Personal:
         if not self.learned.allowed:
             return Personal()
         now_s = float(self._clock())
-        signals = self.signals(catalogue)
         # A day makes signals older; within one the taste is the same. Events come, and among those that came they only expire.
         heard = (self._standing, len(self._heard or ()), len(signals))
         state = (self.learned.signals_version, heard, int(now_s / DAY_S))

@@ -51,6 +51,8 @@ class Surroundings:
     weekend: bool = False
     phone: bool = False
     wet_here: bool = False
+    newcomer: bool = False
+    saver: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +109,8 @@ class Suggester:
         self.catalogue = catalogue
         self.adviser = TravelAdviser(catalogue)
         self.feed = feed
+        self.usual_price = median(catalogue.prices.ravel())
+        """Euros per person and day, over all places and months."""
         names = feature_names(catalogue.feature_names)
         fits = prior is not None and prior.features == names
         self.prior = prior if prior is not None and fits else declared_prior(catalogue.feature_names)
@@ -173,6 +177,8 @@ class Suggester:
             weekend=around.weekend,
             phone=around.phone,
             wet_here=around.wet_here,
+            newcomer=around.newcomer,
+            saver=around.saver,
         )
         return features(self.catalogue, context, feed, personal.preference, declared, personal.own)
 

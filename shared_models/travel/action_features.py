@@ -28,7 +28,7 @@ OWN = ("liked", "refused", "lately")
 """What this user did with the place before."""
 CROSSED = (
     "short_trip_distance", "children_family", "children_nightlife", "later_price", "later_preference",
-    "evening_nightlife", "weekend_distance", "phone_preference", "wet_here_warm",
+    "evening_nightlife", "weekend_distance", "phone_preference", "wet_here_warm", "newcomer_preference", "saver_price",
 )  # fmt: skip
 _SHORT_DAYS = 4
 _SCALE = 0.3
@@ -59,6 +59,10 @@ class TripContext:
     phone: bool = False
     wet_here: bool = False
     """Whether it rains or snows where the user is."""
+    newcomer: bool = False
+    """Segment: of whom hardly anything is known, so that a taste says less."""
+    saver: bool = False
+    """Segment: whose usual budget is below the usual price."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +128,8 @@ def features(
         distance if context.weekend else nothing,
         taste if context.phone else nothing,
         warm if context.wet_here else nothing,
+        taste if context.newcomer else nothing,
+        price if context.saver else nothing,
     ]  # fmt: skip
     rows = _SCALE * np.column_stack([*columns, 2.0 * catalogue.features - 1.0])
     rows /= np.maximum(np.sqrt(np.einsum("nd,nd->n", rows, rows)), 1.0)[:, None]

@@ -24,6 +24,7 @@ from edge_client.decide.elicitation import AskingLimits
 from edge_client.decide.learned import TABLES
 from shared_models.errors import InputError, StoreWriteError, TextError, UnknownDecisionError
 from shared_models.rules.ruleset import Rule, RuleSet
+from shared_models.travel.action_features import feature_names
 
 WHERE = "Where should I go in December for under 100 € a night?"
 
@@ -476,3 +477,25 @@ def test_the_asynchronous_twin_talks_too(opened: Open) -> None:
         await client.new_conversation("a")
 
     asyncio.run(talk())
+
+
+def test_the_policy_knows_a_users_segment(opened: Open) -> None:
+    names = feature_names(catalogue().feature_names)
+
+    def segment(client: EdgeClient) -> dict[str, bool]:
+        client.new_conversation("main")
+        waiting = client._talk.learned.waiting(client.respond(WHERE).suggestions[0].decision_id)
+        assert waiting is not None
+        return {
+            name: bool(waiting.candidates[:, names.index(column)].any())
+            for name, column in (("newcomer", "newcomer_preference"), ("saver", "saver_price"))
+        }
+
+    client = opened("personalisation")
+    first = client.respond(WHERE).suggestions
+    client.react(first[0].decision_id, "up")
+    assert segment(client) == {"newcomer": True, "saver": False}
+    client.profile.correct("trip_budget", 20.0)
+    for card in first[1:]:
+        client.react(card.decision_id, "up")
+    assert segment(client) == {"newcomer": False, "saver": True}
