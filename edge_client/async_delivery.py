@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edge_client.decide.delivery_caps import Caps
     from edge_client.decide.follow_up_facts import FactsSource
-    from edge_client.decide.follow_ups import FollowUp
+    from edge_client.decide.follow_ups import FollowUp, Topic
     from edge_client.delivering import Delivering
     from edge_client.delivery_hooks import Delivered, Hook
     from edge_client.share.schedule_rules import QuietHours
@@ -39,8 +39,8 @@ class AsyncDelivering:
     async def plan(self, follow_ups: Iterable[FollowUp], *, asked_for: bool = False) -> tuple[FollowUp, ...]:
         return await asyncio.to_thread(lambda: self._find().plan(follow_ups, asked_for=asked_for))
 
-    async def drop(self, place: str, first: str | None = None) -> int:
-        return await asyncio.to_thread(lambda: self._find().drop(place, first))
+    async def drop(self, place: str, first: str | None = None, *, topic: Topic | None = None) -> int:
+        return await asyncio.to_thread(lambda: self._find().drop(place, first, topic=topic))
 
     async def used(self) -> None:
         await asyncio.to_thread(lambda: self._find().used())

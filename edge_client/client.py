@@ -358,7 +358,7 @@ class EdgeClient:
                     active=self._active,
                     staleness=self._bundles.staleness_of,
                     learning=self._learning,
-                    plan=lambda follow_ups: self.delivery.plan(follow_ups),
+                    delivery=lambda: self.delivery,
                     improvement=self.improvement,
                 )
             return self._talking

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edge_client.decide.delivery import HOUR_S, Candidate, Choice, Moment, Worth, choose, hour_of_week
 from edge_client.decide.delivery_caps import DAY_S, Caps, History, scopes_of
-from edge_client.decide.follow_ups import FollowUp
+from edge_client.decide.follow_ups import FollowUp, Topic
 from edge_client.decide.receptive_hours import OUTCOMES, FloatArray, ReceptiveHours
 from edge_client.delivery_hooks import Delivered, Hook, Hooks
 from edge_client.delivery_memory import Memory, Planned, Sent, checked_follow_up
@@ -122,16 +122,18 @@ class Delivering(DeliveryWishes):
             with self._store.transaction():
                 return tuple(self._memory.plan(new, asked_for, now_s))
 
-    def drop(self, place: str, first: str | None = None) -> int:
-        """What was planned about a trip is void: it was cancelled or moved. `first`: its first day, None for all days;
-        how many went.
+    def drop(self, place: str, first: str | None = None, *, topic: Topic | None = None) -> int:
+        """What was planned about a trip is void: it was cancelled or moved, or is not wanted. `first`: its first day, None
+        for all days; `topic`: of that alone; how many went.
         """
         with self._store.transaction():
             plans, _ = self._memory.plans()
             gone = [
                 plan.follow_up
                 for plan in plans
-                if plan.follow_up.place == place and first in (None, plan.follow_up.facts.get("first"))
+                if plan.follow_up.place == place
+                and first in (None, plan.follow_up.facts.get("first"))
+                and topic in (None, plan.follow_up.topic)
             ]
             for one in gone:
                 self._discard(one, "changed")

@@ -23,17 +23,18 @@ from edge_client.decide.refusals import Refused, read_refusal
 from edge_client.decide.suggesting import Choices, Suggester
 from edge_client.decide.travel_constraints import Constraint
 from edge_client.decide.travel_reasons import limiting_text
-from edge_client.decide.travel_trip import wish_of
+from edge_client.decide.travel_trip import wish_of, within
 from edge_client.held_models import HeldModels
 from edge_client.logged_suggestions import LoggedSuggestions, Table
 from edge_client.suggestions import Suggestions
 from edge_client.understand.dialogue import Dialogue, travel_needs
 from edge_client.understand.slots import SlotReader
-from edge_client.understand.state import Question, Turn
+from edge_client.understand.state import DialogueState, Question, Turn
 from edge_client.understand.turns import SURE
 from shared_models.bundle import Staleness
 from shared_models.intents import Recognition
 from shared_models.languages.tokens import fold
+from shared_models.travel.catalogue import Catalogue
 
 PROPOSES = ("topic", "refine", "correct", "negate", "cheaper", "pricier", "more", "answer", "undo", "refuse")
 """Acts after which something is suggested, if the intent suggests and nothing has to be asked first."""
@@ -186,6 +187,8 @@ class DialogueTurns:
         known = self._suggestions.known(bundle)
         wish = wish_of(turn.state, heard.today, suggester.catalogue, known, thread.refused)
         choices, bandit = self._suggestions.choose(bundle, suggester, wish, thread.rounds)
+        if turn.act != "refuse":
+            self._log.passed(thread, _named_and_refused(thread, turn.state, suggester.catalogue))
         if not choices.picked and turn.act == "refuse":
             # What was just refused would exclude everything: "cheaper than that" gives way, and the limits are the mildest.
             thread.refused = [*thread.refused[: len(thread.refused) - len(mild)], *mild]
@@ -334,6 +337,12 @@ def explained(thread: Thread) -> tuple[Suggestion, ...]:
         replace(one, reasons=tuple(replace(why, text=f"{one.name}: {why.text}") for why in one.reasons[:2]))
         for one in shown
     )
+
+
+def _named_and_refused(thread: Thread, state: DialogueState, catalogue: Catalogue) -> list[str]:
+    """Of what is on the table, the places that the user has just refused by their names."""
+    refused = [within(place, catalogue) for place in state.refused_places if place not in thread.state.refused_places]
+    return [one.id for one in thread.cards if any(places[catalogue.rows[one.id]] for places in refused)]
 
 
 def _asking(reply: Reply, question: str) -> Reply:

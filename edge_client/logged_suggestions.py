@@ -17,7 +17,7 @@ from edge_client.answer.facts import Suggestion
 from edge_client.answer.feedback import KEPT_TASTE, NO_CONSENT_TASTE, NOT_A_SUGGESTION, NOT_WAITING, Reaction
 from edge_client.answer.offers import card
 from edge_client.decide.asking import Asked
-from edge_client.decide.follow_ups import FollowUp, after_choice, after_suggestion
+from edge_client.decide.follow_ups import FollowUp, Topic, after_choice, after_suggestion
 from edge_client.decide.learned import REWARDS, Learned
 from edge_client.decide.learned_records import Open
 from edge_client.decide.preference import Signal
@@ -27,6 +27,7 @@ from edge_client.decide.suggesting import Choices, Suggester
 from edge_client.decide.travel_constraints import MAX_REFUSAL_CHARS, Constraint, Trip
 from edge_client.decide.travel_reasons import constraint_text
 from edge_client.decide.travel_trip import Wish
+from edge_client.delivering import Delivering
 from edge_client.know.decisions import MAX_WORDS, DecisionLog
 from edge_client.know.outcomes import Outcomes
 from edge_client.know.store import Store
@@ -38,10 +39,11 @@ from shared_models.travel.action_features import REWARD_HIGH, REWARD_LOW
 SUGGESTION = "suggestion"
 """Kind of a suggestion in the decision log."""
 SIGNALS = {"chosen": "chosen", "up": "like", "down": "dislike", "dismissed": "dismiss", "passed": "skip"}
+VOIDS: Mapping[str, Topic | None] = {"down": None, "dismissed": None, "passed": "still_thinking"}
+"""After these the assistant does not come back to the place by itself: not at all (None), or not about that."""
 MOST_CONSTRAINTS = 50
 MOST_SHOWN = 60
 """Suggestions of one conversation that can still be answered without consent."""
-Plan = Callable[[Sequence[FollowUp]], object]
 _log = logging.getLogger(__name__)
 
 
@@ -85,11 +87,11 @@ class LoggedSuggestions:
         decisions: DecisionLog,
         outcomes: Outcomes,
         clock: Callable[[], float],
-        plan: Plan,
+        delivery: Callable[[], Delivering],
     ) -> None:
-        """`plan` takes follow-ups: what the assistant comes back to by itself."""
+        """`delivery` keeps follow-ups: what the assistant comes back to by itself."""
         self._store, self._learned, self._decisions = store, learned, decisions
-        self._outcomes, self._clock, self._plan = outcomes, clock, plan
+        self._outcomes, self._clock, self._delivery = outcomes, clock, delivery
         self.silent = False
         """True while a turn is only read again: nothing is kept or learned."""
 
@@ -203,7 +205,8 @@ class LoggedSuggestions:
     def passed(self, table: Table, items: Sequence[str]) -> None:
         """These were not what was wanted, for a reason or for something else: a weak word against them."""
         gone = [(one.decision_id, one.id) for one in table.cards if one.id in items]
-        self._quietly(lambda: self._settle(gone, "passed"))
+        if gone:
+            self._quietly(lambda: self._settle(gone, "passed"))
 
     def _settle(self, suggestions: Sequence[tuple[str, str]], verdict: str) -> bool:
         if not self._keeps:
@@ -213,6 +216,8 @@ class LoggedSuggestions:
             for key, item in suggestions:
                 settled = self._learned.settle(key, verdict) or settled
                 self._learned.note(Signal(item, SIGNALS[verdict], now_s))
+                if verdict in VOIDS:
+                    self._delivery().drop(item, topic=VOIDS[verdict])
             self._outcomes.record("accepted" if verdict in ("chosen", "up") else "passed", len(suggestions))
         return settled
 
@@ -273,7 +278,7 @@ class LoggedSuggestions:
 
     def _planned(self, follow_ups: Sequence[FollowUp]) -> None:
         if self._keeps and follow_ups:
-            self._quietly(lambda: self._plan(follow_ups))
+            self._quietly(lambda: self._delivery().plan(follow_ups))
 
     @staticmethod
     def _quietly(write: Callable[[], object]) -> None:

@@ -13,8 +13,8 @@ from edge_client.bundles import ActiveBundle
 from edge_client.config import EdgeConfig
 from edge_client.conversation import Conversations
 from edge_client.decide.asking import TRAVEL_LIMITS
-from edge_client.decide.follow_ups import FollowUp
 from edge_client.decide.learned import Learned
+from edge_client.delivering import Delivering
 from edge_client.held_models import HeldModels
 from edge_client.improve.improvement import Improvement
 from edge_client.know.consent import Consent
@@ -47,7 +47,7 @@ class Talk:
         active: Callable[[], ActiveBundle],
         staleness: Callable[[ActiveBundle], Staleness],
         learning: Learning,
-        plan: Callable[[Sequence[FollowUp]], object],
+        delivery: Callable[[], Delivering],
         improvement: Improvement,
     ) -> None:
         self._store, self._active, self._held = store, active, held
@@ -55,7 +55,7 @@ class Talk:
         self.learned = Learned(store, consent, config.clock, config.asking or TRAVEL_LIMITS, improvement.watch)
         random = np.random.default_rng(config.random_seed)
         self._suggestions = Suggestions(self.learned, held, known.profile, lambda: known.capture, config.clock, random)
-        self._log = LoggedSuggestions(store, self.learned, known.decisions, known.outcomes, config.clock, plan)
+        self._log = LoggedSuggestions(store, self.learned, known.decisions, known.outcomes, config.clock, delivery)
         self._conversations = Conversations(
             config,
             store,

@@ -167,15 +167,15 @@ def _allowed(state: DialogueState, catalogue: Catalogue, trip: Trip) -> Mask:
     if state.price_above is not None:
         allowed &= prices > state.price_above + 1e-9
     for place in state.refused_places:
-        allowed &= ~_within(place, catalogue)
+        allowed &= ~within(place, catalogue)
     shown = [catalogue.rows[id] for id in state.refused_offers if id in catalogue.rows]
     allowed[shown] = False
     if state.place is not None:
-        allowed &= _within(state.place, catalogue, near=True)
+        allowed &= within(state.place, catalogue, near=True)
     return allowed
 
 
-def _within(place: Place, catalogue: Catalogue, *, near: bool = False) -> Mask:
+def within(place: Place, catalogue: Catalogue, *, near: bool = False) -> Mask:
     """[n]: the destinations that a named place means. `near`: for a town that is none of them, those around it."""
     if place.kind == "country":
         return np.asarray(countries_of(catalogue) == place.country)

@@ -8,7 +8,9 @@ from datetime import date
 from types import MappingProxyType
 
 from edge_client.understand.amounts import MOST_TRAVELLERS, Budget, Party
+from edge_client.understand.complaints import read_complaint
 from edge_client.understand.numbers import number_at
+from edge_client.understand.ordinals import read_ordinal
 from edge_client.understand.places import Gazetteer, Place, no_places, same_name
 from edge_client.understand.slots import Slot, SlotName, Understood
 from edge_client.understand.state import (
@@ -51,8 +53,12 @@ class TurnReader:
         self._gazetteer = gazetteer or no_places()
         self._words: Language = load_language(read.language)
         self._tokens: Sequence[Token] = read.tokens
-        self._wanted = tuple(slot for slot in read.slots if not slot.negated)
-        self._refused = tuple(slot for slot in read.slots if slot.negated)
+        complaint = read_complaint(self._tokens, read.slots, self._words)
+        self._complains, spoilt = complaint.said, complaint.places
+        self._aside = (*spoilt, *complaint.measures)
+        slots = [slot for slot in read.slots if slot not in complaint.measures]
+        self._wanted = tuple(slot for slot in slots if not slot.negated and slot not in spoilt)
+        self._refused = tuple(slot for slot in slots if slot.negated or slot in spoilt)
         self._intent = self._named_intent(recognition)
 
     def turn(self) -> Turn:
@@ -70,7 +76,7 @@ class TurnReader:
         if asked is None:
             return None
         if asked.kind == "which" and asked.places:
-            number = self._ordinal()
+            number = read_ordinal(self._tokens, self._read.slots, self._words)
             picks = [place for place in asked.places if self._mentions(self._country(place))]
             if number is not None and -1 <= number <= len(asked.places) and number != 0:
                 picks = [asked.places[number - 1 if number > 0 else -1]]
@@ -130,9 +136,9 @@ class TurnReader:
 
     def _chosen(self) -> Turn | None:
         offers = self._state.offers
-        if not offers or self._refused or len(self._tokens) > _LONGEST_ORDINAL_TEXT:
+        if not offers or self._refused or self._complains or len(self._tokens) > _LONGEST_ORDINAL_TEXT:
             return None
-        number = self._ordinal()
+        number = read_ordinal(self._tokens, self._read.slots, self._words)
         if number is not None and (number == -1 or 1 <= number <= len(offers)):
             return self._take(offers[number - 1 if number > 0 else -1])
         # The whole name, or its first words up to a comma or bracket: "the Bella Vista, please".
@@ -150,7 +156,8 @@ class TurnReader:
         for act, name in (("cheaper", "cheaper"), ("pricier", "pricier")):
             if not self._says(name) or not (self._state.offers or self._state.intent):
                 continue
-            prices = [offer.price for offer in self._state.offers if offer.price is not None]
+            meant = [offer for offer in self._state.offers if self._mentions(offer.name)]
+            prices = [offer.price for offer in meant or self._state.offers if offer.price is not None]
             if self._state.chosen is not None and self._state.chosen.price is not None:
                 prices = [self._state.chosen.price]
             state = self._merged(self._state)
@@ -184,6 +191,9 @@ class TurnReader:
         state, act = self._state, self._act()
         if act == "topic":
             state = self._switched()
+        if act in ("unclear", "remark") and self._complains and state.offers:
+            # "The second one is too far": what of it matters is the refusal's to understand.
+            act = "refuse"
         if act in ("accept", "refuse"):
             if act == "refuse" and state.offers:
                 shown = tuple(offer.id for offer in state.offers)
@@ -245,7 +255,9 @@ class TurnReader:
         )
 
     def _stays(self) -> bool:
-        """Whether a weak hint at another intent belongs to the running topic: "it is a family trip"."""
+        """Whether a hint at another intent belongs to the running topic: "it is a family trip", "Lima is too far"."""
+        if self._complains and any(self._mentions(offer.name) for offer in self._state.offers):
+            return True
         return self._intent in _WEAK_CUES and bool(self._wanted or self._refused) and not self._sure_of_topic
 
     def _switched(self) -> DialogueState:
@@ -348,34 +360,6 @@ class TurnReader:
         self._sure_of_topic = weak and size <= -2
         return intent
 
-    def _ordinal(self) -> int | None:
-        """ "The second one", "number two", "2": which of a list; None if a date or a number of people was meant."""
-        claimed = {
-            position
-            for slot in self._read.slots
-            for position, token in enumerate(self._tokens)
-            if slot.start <= token.start < slot.end
-        }
-        for index, match in self._words.phrases("ordinals").anywhere(self._tokens):
-            if claimed.isdisjoint(range(index, index + match.tokens)):
-                after = self._tokens[index + match.tokens :]
-                if (
-                    not after
-                    or not after[0].is_word
-                    or len(self._tokens) <= 6
-                    or self._words.phrases("ordinal_tail").at(after, 0)
-                ):
-                    return int(match.value)
-        for index, match in self._words.phrases("option_words").anywhere(self._tokens):
-            number = number_at(self._tokens, index + match.tokens, self._words)
-            if number is not None and number.value == int(number.value):
-                return int(number.value)
-        if len(self._tokens) <= 2:
-            number = number_at(self._tokens, 0, self._words)
-            if number is not None and number.value == int(number.value) and not self._read.slots:
-                return int(number.value)
-        return None
-
     def _says(self, name: str, *, whole: bool = False) -> bool:
         """Whether a phrase of the list occurs; `whole`: the text is little else."""
         found = self._words.phrases(name).anywhere(self._tokens)
@@ -393,7 +377,8 @@ class TurnReader:
         return any(same_name(" ".join(texts[start : start + size]), name) for start in range(len(texts)))
 
     def _names(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(slot.name for slot in self._read.slots))
+        """Of what is wanted and what is refused by its name; a complaint names what it is about, and changes no wish."""
+        return tuple(dict.fromkeys(slot.name for slot in self._read.slots if slot not in self._aside))
 
 
 def _joined(known: Sequence[str], new: Sequence[str]) -> tuple[str, ...]:

@@ -326,6 +326,33 @@ def test_a_choice_plans_follow_ups_with_consent_only(opened: Open) -> None:
     }
 
 
+@pytest.mark.parametrize("how", ["down", "dismissed", "refusal", "not there"])
+def test_what_the_user_does_not_want_is_not_come_back_to(opened: Open, how: str) -> None:
+    client = opened("personalisation")
+    first = client.respond("Where should I go in July?").suggestions[0]
+    assert [(plan.place, plan.topic) for plan in client.delivery.pending()] == [(first.id, "still_thinking")]
+    if how == "refusal":
+        client.respond(f"no, {first.title} is too expensive")
+    elif how == "not there":
+        client.respond(f"not {first.title}")
+    else:
+        client.react(first.decision_id, how)
+    assert not client.delivery.pending()
+
+
+def test_a_trip_that_was_chosen_is_come_back_to_until_it_is_disliked(opened: Open) -> None:
+    client = opened("personalisation")
+    first = client.respond("Where should I go in July?").suggestions[0]
+    client.react(first.decision_id, "chosen")
+    client.new_conversation()
+    again = client.respond("Where should I go in July?")
+    client.respond("something cheaper")
+    assert {plan.topic for plan in client.delivery.pending() if plan.place == first.id} >= {"how_was_it"}
+    assert again.suggestions
+    client.react(first.decision_id, "down")
+    assert not [plan for plan in client.delivery.pending() if plan.place == first.id]
+
+
 def test_reactions_that_make_no_sense_are_one_clear_error(opened: Open) -> None:
     client = opened("personalisation")
     card = client.respond("Where should I go in July?").suggestions[0]
