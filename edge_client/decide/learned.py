@@ -368,5 +368,5 @@ def _teach(bandit: Bandit, outcome: Outcome, now_s: float, half_life_s: float = 
 
 def _trim(table: Records, most: int) -> None:
     if len(table) > most:
-        for key in table.keys()[: len(table) - most]:
+        for key in table.oldest(len(table) - most):
             table.delete(key)

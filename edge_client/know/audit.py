@@ -52,7 +52,7 @@ class AuditTrail:
         with self._store.transaction():
             self._table.append(entry)
             if len(self._table) > MOST_ENTRIES:
-                for surplus in self._table.keys()[: len(self._table) - MOST_ENTRIES]:
+                for surplus in self._table.oldest(len(self._table) - MOST_ENTRIES):
                     self._table.delete(surplus)
         return entry
 

@@ -68,7 +68,7 @@ class DecisionLog:
                 table = self._table
                 key = table.append({"at_s": float(self._clock()), **entry}, suffix=f"-{secrets.token_hex(8)}")
                 if len(table) > self._most:
-                    for old in table.keys()[: len(table) - self._most]:
+                    for old in table.oldest(len(table) - self._most):
                         table.delete(old)
         return key
 

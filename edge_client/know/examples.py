@@ -59,7 +59,7 @@ class Examples:
             # Removed first, so that the order of records is the order of the last mention.
             self._table.delete(key)
             self._table.put(key, {**example.__dict__, **pack_vector(vector, encoder_sha256)})
-            for surplus in self._table.keys()[: max(0, len(self._table) - self._most)]:
+            for surplus in self._table.oldest(len(self._table) - self._most):
                 self._table.delete(surplus)
         return example
 

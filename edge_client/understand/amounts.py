@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from edge_client.understand.numbers import Number, may_be_number, number_at
+from edge_client.understand.numbers import CURRENCY_SIGNS, Number, may_be_number, number_at
 from shared_models.languages import Language
 from shared_models.languages.tokens import Token, folded_words
 
@@ -65,7 +65,7 @@ def money_at(tokens: Sequence[Token], index: int, language: Language) -> Money |
     """€500, 500 €, 500 euros, five hundred dollars, or a bare number."""
     signs = language.phrases("currencies")
     before = signs.at(tokens, index)
-    if before is not None and tokens[index].text in "€$£":
+    if before is not None and tokens[index].text in CURRENCY_SIGNS:
         number = number_at(tokens, index + before.tokens, language)
         return None if number is None else Money(number.value, before.value, before.tokens + number.tokens)
     number = number_at(tokens, index, language)

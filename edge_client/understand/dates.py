@@ -23,7 +23,7 @@ from edge_client.understand.days import (
     season,
     whole_month,
 )  # fmt: skip
-from edge_client.understand.numbers import may_be_number, number_at
+from edge_client.understand.numbers import CURRENCY_SIGNS, may_be_number, number_at
 from shared_models.languages import Language
 from shared_models.languages.tokens import Token
 
@@ -70,9 +70,16 @@ class DateReader:
         if index >= len(self._tokens):
             return False
         token = self._tokens[index]
+        if token.is_number and self._is_money(index):
+            return False
         if token.is_number or token.folded in self._language.first_words(_STARTS) or token.folded in also:
             return True
         return may_be_number(token, self._language)
+
+    def _is_money(self, index: int) -> bool:
+        """Whether a sign of a currency stands before or after this number: €3 is no third of a month."""
+        before = index > 0 and self._tokens[index - 1].text in CURRENCY_SIGNS
+        return before or (index + 1 < len(self._tokens) and self._tokens[index + 1].text in CURRENCY_SIGNS)
 
     # -- ranges -------------------------------------------------------------------------------------------------------
 

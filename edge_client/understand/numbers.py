@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from shared_models.languages import Language
 from shared_models.languages.tokens import Token
 
+CURRENCY_SIGNS = "€$£"
 LARGEST = 1e9
 """What is larger is not read as a number."""
 _LONGEST_DIGITS = 15

@@ -63,13 +63,16 @@ class Phrases:
         if rows is None:
             return None
         for words, value in rows:
-            if len(words) == 1:
-                return Match(value, 1)
-            stop = index + len(words)
-            if stop <= len(tokens) and all(
-                token.folded == word for token, word in zip(tokens[index + 1 : stop], words[1:], strict=True)
-            ):
-                return Match(value, len(words))
+            size = len(words)
+            if size > 1:
+                if index + size > len(tokens):
+                    continue
+                at = 1
+                while at < size and tokens[index + at].folded == words[at]:
+                    at += 1
+                if at < size:
+                    continue
+            return Match(value, size)
         return None
 
     def ending(self, tokens: Sequence[Token], index: int, *, longest: int = 4) -> Match | None:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -103,6 +104,11 @@ class Records:
     def keys(self, prefix: str = "") -> list[str]:
         with self._store.lock:
             return [key for key in self._documents.rows() if key.startswith(prefix)]
+
+    def oldest(self, most: int) -> list[str]:
+        """The first `most` keys, without looking at the others."""
+        with self._store.lock:
+            return list(islice(self._documents.rows(), max(0, most)))
 
     def entries(self, prefix: str = "") -> list[dict[str, Any]]:
         """Copies of the objects whose keys start with `prefix`, in the order in which the keys were first put."""
