@@ -171,6 +171,8 @@ class DialogueTurns:
             return Decision("answer", found.intent, found.confidence, found)
         if turn.act in (*LEADS, "topic") and intent and not trusted:
             found = Recognition(found.text, intent, _BY_WORDS, (), False, found.model_version)
+        if turn.remark and (found.intent != turn.remark or found.out_of_scope):
+            found = Recognition(found.text, turn.remark, _BY_WORDS, (), False, found.model_version)
         return self.decided(found, bundle)
 
     def _suggest(

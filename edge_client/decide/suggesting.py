@@ -38,6 +38,8 @@ CONSIDERED = 48
 """The best by expectation that variety may choose among."""
 CANDIDATES = 9
 """Among so many the bandit chooses."""
+OFFERED = 0.5
+"""Of a feature that was asked for in this conversation: who offers less is suggested only if hardly anybody offers so much."""
 _MOVED = 0.08
 """Of the range of rewards: what the user's own answers have moved less is no reason "from what you chose before"."""
 
@@ -138,11 +140,12 @@ class Suggester:
             denied = tuple(self.catalogue.destinations[row].id for row in np.flatnonzero(fits & wish.allowed))
             return Choices((), 0, limiting, denied=denied)
         feed, possible = usable(self.feed, now_s), int(left.sum())
+        left &= self._asked_for(wish, left)
         weighed = self.adviser.weigh(wish.trip, feed, personal.visits)
         rows = self.features(wish, around, personal, feed, weighed.scores)
         expected = bandit.expected(rows)
         taste = np.clip(expected, 0.0, 1.0) if personal.evident else None
-        if possible > CONSIDERED:
+        if int(left.sum()) > CONSIDERED:
             # The proportions are those of the best: what is far behind them is not weighed at all.
             floor = np.partition(expected[left], -CONSIDERED)[-CONSIDERED]
             left &= expected >= floor
@@ -181,6 +184,15 @@ class Suggester:
             saver=around.saver,
         )
         return features(self.catalogue, context, feed, personal.preference, declared, personal.own)
+
+    def _asked_for(self, wish: Wish, left: Mask) -> Mask:
+        """[n]: the places that offer what was asked for now, if enough of `left` do; else all. No taste outweighs that."""
+        everything: Mask = np.ones(len(self.catalogue), bool)
+        asked = [name for name in wish.trip.wishes if f"wishes.{name}" not in wish.trip.lasting]
+        offering = everything.copy()
+        for name in asked:
+            offering &= self.catalogue.column(name) >= OFFERED
+        return offering if int((offering & left).sum()) >= SLOTS else everything
 
     @staticmethod
     def _slots(

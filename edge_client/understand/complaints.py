@@ -1,4 +1,4 @@
-"""Complaints: "Lisbon is too hot", "the second one is not warm enough", "cheaper than Rome". What is no wish in them.
+"""Complaints: "Lisbon is too hot", "the second one is not warm enough", "I have been to Rome". What is no wish in them.
 
 Pure. What a complaint excludes is for whoever knows what was suggested (decide/refusals.py).
 """
@@ -24,9 +24,9 @@ class Complaint:
     """What of a text is no wish, although it names places and interests."""
 
     said: bool = False
-    """Whether something is called too much or too little."""
+    """Whether something is called too much or too little, or known already."""
     places: tuple[Slot, ...] = ()
-    """That are named and not wanted: the last one before the complaint, and what "cheaper than" compares with."""
+    """That are named and not wanted: the last one before the complaint, where one has been, what "cheaper than" compares with."""
     measures: tuple[Slot, ...] = ()
     """Interests that say of what it is too much ("too hot") or too little ("not warm enough")."""
 
@@ -34,6 +34,7 @@ class Complaint:
 def read_complaint(tokens: Sequence[Token], slots: Sequence[Slot], words: Language) -> Complaint:
     """The complaint in a text; an empty one if there is none."""
     found = words.phrases("complaints").anywhere(tokens)
+    visited = words.phrases("visited").anywhere(tokens)
     places = sorted((slot for slot in slots if slot.name == "place"), key=lambda slot: slot.start)
     compares = any(words.phrases(name).anywhere(tokens) for name in ("cheaper", "pricier"))
     spoilt = [slot for slot in places if compares and _follows_than(slot, tokens)]
@@ -47,7 +48,10 @@ def read_complaint(tokens: Sequence[Token], slots: Sequence[Slot], words: Langua
         spoilt += [slot for slot in places if slot.end <= at.start][-1:] or [
             slot for slot in places if _in_it(at, slot, tokens)
         ]
-    return Complaint(bool(found), tuple(spoilt), tuple(measures))
+    for index, match in visited:
+        ends = tokens[index + match.tokens - 1].end
+        spoilt += [slot for slot in places if slot.start >= ends and slot not in spoilt][:1]
+    return Complaint(bool(found or visited), tuple(spoilt), tuple(measures))
 
 
 def _in_it(at: Token, slot: Slot, tokens: Sequence[Token]) -> bool:

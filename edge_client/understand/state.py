@@ -167,6 +167,8 @@ class Turn:
     correction: Correction | None = None
     dropped: tuple[str, ...] = ()
     """What the user took back or refused, as it was written."""
+    remark: str = ""
+    """Of a remark, such as "thanks": the intent that it is."""
 
 
 def differences(one: DialogueState, other: DialogueState) -> tuple[str, ...]:

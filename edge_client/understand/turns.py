@@ -203,7 +203,8 @@ class TurnReader:
             asked = self._state.asked
             pending = asked if asked is not None and asked.kind != "rephrase" else None
             question = pending if act == "remark" else Question("intent", "rephrase")
-            return Turn(state, act, self._read.language, question=question)
+            remark = self._intent if act == "remark" else ""
+            return Turn(state, act, self._read.language, question=question, remark=remark)
         state = self._merged(state)
         if self._left_open():
             state = replace(state, open=state.open | self._left_open())
@@ -258,7 +259,20 @@ class TurnReader:
         """Whether a hint at another intent belongs to the running topic: "it is a family trip", "Lima is too far"."""
         if self._complains and any(self._mentions(offer.name) for offer in self._state.offers):
             return True
+        if self._refines():
+            return True
         return self._intent in _WEAK_CUES and bool(self._wanted or self._refused) and not self._sure_of_topic
+
+    def _refines(self) -> bool:
+        """ "What about Portugal?", "something with good food": after such words nothing but what is wanted or refused."""
+        lead = self._words.phrases("refining").at(self._tokens, 0)
+        if lead is None or not (self._wanted or self._refused):
+            return False
+        spans = [(slot.start, slot.end) for slot in self._read.slots]
+        rest = [
+            token for token in self._tokens[lead.tokens :] if token.is_word and token.folded not in self._words.words
+        ]
+        return all(any(start <= token.start < end for start, end in spans) for token in rest)
 
     def _switched(self) -> DialogueState:
         """The new topic; where, when, who and how much go with the traveller, what was refused stays behind."""

@@ -22,7 +22,7 @@ _READ_BY = (
     "months", "weekdays", "day_words", "next", "this", "units", "parts", "seasons", "feasts", "currencies", "at_most",
     "at_least", "about", "budget_words", "per", "adults", "children", "party_for", "alone", "pair", "interests", "place_from",
     "place_to", "negators", "correction", "cheaper", "pricier", "more", "accept", "ordinals", "ordinal_tail", "intent_cues",
-    "complaints",
+    "complaints", "refining", "visited",
 )  # fmt: skip
 _FOLDER = Path(__file__).parent
 

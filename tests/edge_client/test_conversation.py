@@ -526,3 +526,50 @@ def test_the_policy_knows_a_users_segment(opened: Open) -> None:
     for card in first[1:]:
         client.react(card.decision_id, "up")
     assert segment(client) == {"newcomer": False, "saver": True}
+
+
+@pytest.mark.parametrize(
+    ("first", "more", "slots"),
+    [
+        ("Where should I go in July?", "what about Italy?", "place"),
+        ("Where should I go in July?", "something with good food", "interests"),
+        ("Where should I go in July?", "more museums", "interests"),
+        ("Wohin im Juli?", "und in Italien?", "place"),
+        ("¿Adónde voy en julio?", "¿y en Italia?", "place"),
+    ],
+)
+def test_a_wish_alone_refines_what_is_talked_about(opened: Open, first: str, more: str, slots: str) -> None:
+    client = opened("personalisation")
+    client.respond(first)
+    reply = client.respond(more)
+    assert reply.intent == "suggest_destination"
+    assert reply.suggestions
+    assert reply.slots[slots]
+
+
+def test_where_somebody_has_been_is_not_where_they_want_to_go(opened: Open) -> None:
+    client = opened("personalisation")
+    client.respond("suggest a city trip in May")
+    reply = client.respond("I've already been to Rome")
+    assert reply.suggestions
+    assert "rome" not in [card.id for card in reply.suggestions]
+
+
+@pytest.mark.parametrize(("text", "language"), [("danke", "de"), ("gracias", "es")])
+def test_thanks_are_welcome_in_every_language(opened: Open, text: str, language: str) -> None:
+    client = opened("personalisation")
+    client.respond({"de": "Wohin im Juli?", "es": "Quiero ir a la playa en julio"}[language])
+    reply = client.respond(text)
+    assert (reply.intent, reply.language) == ("thanks", language)
+
+
+def test_a_learned_taste_does_not_outweigh_what_is_asked_for_now(opened: Open) -> None:
+    client = opened("personalisation")
+    for _ in range(6):
+        client.new_conversation()
+        for card in client.respond("I want to go to the beach in August").suggestions:
+            client.react(card.decision_id, "chosen")
+    client.new_conversation()
+    skiing = client.respond("I want to go skiing in February").suggestions
+    assert len(skiing) == 3
+    assert min(catalogue().place(card.id).features["winter_sports"] for card in skiing) >= 0.5
