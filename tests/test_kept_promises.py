@@ -60,6 +60,14 @@ NOTICES = {
         "test_devices_without_data_say_zeros_and_all_spend_no_more_than_the_officer_allowed",
     ),
     "Nothing that you said or did leaves it.": ("test_only_the_gate_makes_what_leaves_a_device",),
+    "What the assistant is about to tell you, and what you wrote if the app has set that, may be sent to the language model that "
+    "the app has named;": (
+        "test_only_who_has_a_model_on_another_machine_is_asked_about_one",
+        "test_without_the_users_consent_nothing_is_sent_to_a_model_on_another_machine",
+    ),
+    "switched off, answers are worded on this device.": (
+        "test_without_the_users_consent_nothing_is_sent_to_a_model_on_another_machine",
+    ),
     "your words never leave it.": (
         "test_a_round_carries_nothing_of_the_users_words",
         "test_no_log_line_says_what_the_user_said",
@@ -105,7 +113,11 @@ PAGES = {
         "test_nothing_personal",
         "test_nobody_is_called_from_the_sidecar",
     ),
-    "Without your consent to suggestions nothing is sent to a language model on another machine.": (
+    "It never leaves the device.": (
+        "test_only_the_gate_makes_what_leaves_a_device",
+        "test_what_nights_have_learned_stands_there_and_is_forgotten_at_a_press",
+    ),
+    "Nothing is sent to a language model on another machine without your consent to just that.": (
         "test_without_the_users_consent_nothing_is_sent_to_a_model_on_another_machine",
     ),
     "What may leave, in rounds that you have allowed, is one vector of numbers with noise in it, of which only the sum over "

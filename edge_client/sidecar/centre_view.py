@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from edge_client.account import language_model_document, shared_document
-from shared_models.purposes import PURPOSES, REMOTE_LANGUAGE_MODEL
+from shared_models.purposes import PURPOSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -120,8 +120,7 @@ def language_model(client: EdgeClient) -> dict[str, Any] | None:
         return None
     description = str(document["description"])
     told = "; ".join(_TOLD[share] for share in document["may_see"]) or "no more"
-    switch = REMOTE_LANGUAGE_MODEL.title
-    return {**document, "description": description[0].upper() + description[1:], "told": told, "switch": switch}
+    return {**document, "description": description[0].upper() + description[1:], "told": told}
 
 
 def consents_page(client: EdgeClient) -> dict[str, Any]:

@@ -7,12 +7,14 @@ path as well. There a cookie lets in, not a token, so that whatever changes some
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from edge_client.sidecar.centre import CSP, FOLDER, Centre
+from edge_client.sidecar.deliveries import delivery_routes
 from edge_client.sidecar.sessions import COOKIE, Session, Sessions
 from edge_client.sidecar.talking import Reaction, talking_routes
 from edge_client.sidecar.turns import CONVERSATION, MAX_TEXT_CHARACTERS, Turns
@@ -43,6 +45,8 @@ class ChatPage:
         calls = APIRouter(dependencies=[Depends(self._admit)])
         calls.add_api_route("/turns", self.turns, methods=["GET"])
         calls.add_api_route("/turns", self.begin_anew, methods=["DELETE"])
+        calls.add_api_route("/unasked", self.unasked, methods=["POST"])
+        calls.include_router(delivery_routes(self._client, decide=self._admit, capture=self._admit))
         calls.include_router(
             talking_routes(
                 self._client,
@@ -89,6 +93,14 @@ class ChatPage:
         session.forget_words()
         await run_in_threadpool(self._turns.restart, f"{_caller(request)}/{CONVERSATION}")
         return {"turns": []}
+
+    async def unasked(self, request: Request) -> dict[str, Any]:
+        """What the assistant says by itself now, on channel `chat`: the page asks while the user looks at it."""
+        said = await run_in_threadpool(partial(self._client.delivery.tick, shows=("chat",), context={"in_use": True}))
+        messages = [one.document() for one in said if one.channel == "chat"]
+        for message in messages:
+            request.state.session.keep(request.state.generation, turn={"unasked": message})
+        return {"messages": messages}
 
     async def _admit(self, request: Request) -> None:
         session = self._sessions.find(request.path_params["place"], request.cookies.get(COOKIE))

@@ -18,6 +18,7 @@ from page_check import CHECK
 from edge_client import EdgeConfig
 from edge_client.bundles import BundleStore
 from edge_client.client import EdgeClient
+from edge_client.decide.follow_ups import FollowUp
 from edge_client.know.store import Store
 from edge_client.sidecar.app import Sidecar
 from edge_client.sidecar.serving import loopback_socket, served
@@ -110,6 +111,25 @@ def test_a_user_talks_takes_suggestions_and_asks_why(tab: Browser, running: Simp
     assert tab.evaluate("document.querySelector('.card .thumb').getAttribute('aria-pressed')") == "true"
     assert "kept on this device" in tab.evaluate("document.querySelector('.card .result').textContent")
     picture(tab, "chat-reacted")
+
+    # What the assistant says by itself comes on this page too, with its reason; what the user makes of it is kept.
+    room = running.client.delivery
+    now_s = running.client.config.clock()
+    trip = {"first": "2027-05-01", "last": "2027-05-08"}
+    room.set_quiet_hours([])
+    plan = FollowUp(
+        "still_thinking:lisbon:2027-05-01", "still_thinking", now_s - 60.0, now_s + 86_400.0, "lisbon", trip
+    )
+    assert room.plan([plan], asked_for=True)
+    tab.open(tab.address())
+    until(tab, "document.querySelector('.unasked')")
+    assert "Lisbon" in tab.evaluate("document.querySelector('.unasked .bubble').textContent")
+    tab.point(".unasked .link")
+    until(tab, "document.querySelector('.unasked .why li')")
+    tab.point(".unasked .chip")
+    until(tab, "document.querySelector('.unasked .result').textContent")
+    picture(tab, "chat-unasked")
+    assert room.quality()["acted"] == 1
 
     # Loaded again, all of it is there, pressed thumbs included.
     tab.open(tab.address())

@@ -16,25 +16,28 @@ const WORDS = {
   en: {
     you: "You", assistant: "Assistant", like: "I like", dislike: "Not for me:", take: "Choose", taken: "Chosen",
     why: "Why this?", whyAnswer: "Why this answer?", good: "That was right", bad: "That was wrong", meant: "What did you mean?", pick: "Choose …", without: "From now on:", reasons: "What it is based on",
-    because: "What is wrong with it?", send: "Send", thanks: "Thank you:", quick: ["Too expensive", "Not my taste", "Too far away"],
+    because: "What is wrong with it?", welcome: "Good to know", later: "Not now", never: "Do not write by yourself", unasked: "Why do you write?", noted: "Noted.", send: "Send", thanks: "Thank you:", quick: ["Too expensive", "Not my taste", "Too far away"],
     plain: "Just not this one", chance: "Among all that fits, it had a chance of {share} to stand here.", favour: "For it:", against: "Against it:", choose: "Which one?", offers: "Suggestions",
     per: { night: "a night", person: "a person", day: "a day", total: "in all" },
   },
   de: {
     you: "Du", assistant: "Assistent", like: "Gefällt mir:", dislike: "Nichts für mich:", take: "Nehmen", taken: "Genommen",
     why: "Warum das?", whyAnswer: "Warum diese Antwort?", good: "Das war richtig", bad: "Das war falsch", meant: "Was hast du gemeint?", pick: "Wähle …", without: "Ab jetzt:", reasons: "Worauf es beruht",
-    because: "Was passt daran nicht?", send: "Senden", thanks: "Danke:", quick: ["Zu teuer", "Nicht mein Geschmack", "Zu weit weg"],
+    because: "Was passt daran nicht?", welcome: "Gut zu wissen", later: "Nicht jetzt", never: "Nicht von selbst schreiben", unasked: "Warum schreibst du?", noted: "Notiert.", send: "Senden", thanks: "Danke:", quick: ["Zu teuer", "Nicht mein Geschmack", "Zu weit weg"],
     plain: "Einfach nicht das", chance: "Unter allem, was passt, stand es mit {share} Wahrscheinlichkeit hier.", favour: "Dafür:", against: "Dagegen:", choose: "Was davon?", offers: "Vorschläge",
     per: { night: "pro Nacht", person: "pro Person", day: "pro Tag", total: "insgesamt" },
   },
   es: {
     you: "Tú", assistant: "Asistente", like: "Me gusta:", dislike: "No es para mí:", take: "Elegir", taken: "Elegido",
     why: "¿Por qué esto?", whyAnswer: "¿Por qué esta respuesta?", good: "Eso era correcto", bad: "Eso no era correcto", meant: "¿Qué querías decir?", pick: "Elige …", without: "Desde ahora:", reasons: "En qué se basa",
-    because: "¿Qué no te gusta?", send: "Enviar", thanks: "Gracias:", quick: ["Demasiado caro", "No es mi gusto", "Demasiado lejos"],
+    because: "¿Qué no te gusta?", welcome: "Bueno saberlo", later: "Ahora no", never: "No escribas por tu cuenta", unasked: "¿Por qué escribes?", noted: "Anotado.", send: "Enviar", thanks: "Gracias:", quick: ["Demasiado caro", "No es mi gusto", "Demasiado lejos"],
     plain: "Este no, sin más", chance: "Entre todo lo que encaja, tenía una probabilidad del {share} de estar aquí.", favour: "A favor:", against: "En contra:", choose: "¿Cuál?", offers: "Sugerencias",
     per: { night: "por noche", person: "por persona", day: "por día", total: "en total" },
   },
 };
+
+// How often the page asks whether something is to be said by itself, while it is looked at.
+const UNASKED_EVERY_MS = 60000;
 
 // Reasons on a card; "Why this?" has all of them.
 const MOST_POINTS = 2;
@@ -130,6 +133,43 @@ function showReply(reply, said, reactions = {}) {
   talk.append(turn);
   // The question and the beginning of the answer are what has to be seen.
   turn.previousElementSibling?.scrollIntoView({ block: "start" });
+}
+
+// What the assistant says by itself: the words, why it comes, and what the user makes of it.
+function showUnasked(message) {
+  welcome.hidden = true;
+  const words = wordsOf(message.language);
+  const turn = make("li", { className: "turn theirs unasked", lang: message.language });
+  turn.append(make("p", { className: "bubble", dir: "auto" }, hidden(`${words.assistant}:`), message.text));
+  const box = make("div", { className: "why", hidden: true });
+  const result = make("p", { className: "small result", role: "status" });
+  const row = make("div", { className: "foot" }, whyButton(words.unasked, box, words, async () => [message.why]));
+  const outcomes = [[words.welcome, "acted"], [words.later, "dismissed"], [words.never, "disabled"]];
+  const buttons = outcomes.map(([label, outcome]) => {
+    const button = make("button", { type: "button", className: "chip" }, label);
+    button.addEventListener("click", async () => {
+      try {
+        await call("POST", `/deliveries/${message.id}/outcome`, { outcome });
+        for (const other of buttons) other.disabled = true;
+        result.textContent = words.noted;
+      } catch (error) {
+        result.textContent = error.message;
+      }
+    });
+    return button;
+  });
+  row.append(...buttons);
+  turn.append(row, box, result);
+  talk.append(turn);
+}
+
+async function askUnasked() {
+  if (document.hidden || busy) return;
+  try {
+    for (const message of (await call("POST", "/unasked")).messages) showUnasked(message);
+  } catch {
+    // Nobody waits for it; the next minute may be better.
+  }
 }
 
 function foot(reply, said, words) {
@@ -372,10 +412,16 @@ document.getElementById("new").addEventListener("click", async () => {
     const kept = await call("GET", "/turns");
     log.setAttribute("aria-live", "off");
     for (const turn of kept.turns) {
+      if (turn.unasked) {
+        showUnasked(turn.unasked);
+        continue;
+      }
       showMine(turn.text);
       showReply(turn.reply, turn.text, kept.reactions);
     }
     log.setAttribute("aria-live", "polite");
+    await askUnasked();
+    setInterval(askUnasked, UNASKED_EVERY_MS);
   } catch (error) {
     showProblem(error.message);
   }
